@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash
+# Sourced by ci/run and ci/test: installs what is missing and leaves kvtest in .venv. Nothing is done twice.
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+say() { printf '%s\n' "$*" >&2; }
+
+# What is needed: a test that it is there, the Debian package that brings it.
+missing_packages() {
+  command -v qemu-system-x86_64 >/dev/null || echo qemu-system-x86
+  command -v mmdebstrap >/dev/null || echo mmdebstrap
+  PATH=$PATH:/usr/sbin:/sbin command -v modprobe >/dev/null || echo kmod # where users without root do not look
+  command -v xz >/dev/null || echo xz-utils
+  python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || echo python3-venv
+}
+
+install_packages() {
+  local packages
+  mapfile -t packages < <(missing_packages)
+  [ ${#packages[@]} -gt 0 ] || return 0
+  if ! command -v apt-get >/dev/null; then
+    say "kvtest needs what Debian calls: ${packages[*]} (with Python 3.11 or newer)."
+    say "  hint: there is no apt-get here; install them with your package manager, then run this again."
+    exit 2
+  fi
+  if [ "$(id -u)" != 0 ]; then
+    say "kvtest needs these packages: ${packages[*]}"
+    say "  hint: sudo apt-get install --no-install-recommends ${packages[*]}"
+    exit 2
+  fi
+  say "Installing ${packages[*]}"
+  local log
+  log=$(mktemp)
+  if ! { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
+         "${packages[@]}"; } >"$log" 2>&1; then
+    tail -n 20 "$log" >&2
+    say "apt-get could not install ${packages[*]}; its whole output is in $log"
+    exit 2
+  fi
+  rm -f "$log"
+  mapfile -t packages < <(missing_packages)
+  if [ ${#packages[@]} -gt 0 ]; then
+    say "Still missing after apt-get install: ${packages[*]}"
+    say "  hint: kvtest needs Python 3.11 or newer as python3, and these programs on PATH."
+    exit 2
+  fi
+}
+
+# $1: what to install besides kvtest itself, such as [dev]
+install_kvtest() {
+  local stamp
+  stamp="$(python3 -c 'import sys; print(sys.version)') $PWD $1 $(sha256sum <pyproject.toml)"
+  # What holds the extras also serves whoever needs none.
+  if [ -x .venv/bin/kvtest ] && { [ "$(cat ".venv/kvtest-stamp$1" 2>/dev/null)" = "$stamp" ]; }; then
+    return 0
+  fi
+  say "Installing kvtest$1 into .venv"
+  [ -x .venv/bin/python ] && [ "$(cat .venv/kvtest-python 2>/dev/null)" = "$(command -v python3)" ] || {
+    rm -rf .venv
+    python3 -m venv .venv
+    command -v python3 >.venv/kvtest-python
+  }
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".$1"
+  printf '%s' "$stamp" >".venv/kvtest-stamp$1"
+}

@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is built once and used often: entries that are complete and intact, or not there."""
+
+from kvtest.cache.fingerprint import fingerprint
+from kvtest.cache.progress import Progress, silent
+from kvtest.cache.store import Entry, Store
+
+__all__ = ["Entry", "Progress", "Store", "fingerprint", "silent"]

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``kvtest gc``: remove what a crash of the machine left."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kvtest.cli.console import output
+from kvtest.cli.options import Given, settings_of, with_settings
+from kvtest.image import ImageCache
+from kvtest.ownership.run_directory import default_base, left_behind
+from kvtest.vm.template_cache import TemplateCache, template_caches
+
+
+@with_settings("cache", "run_directory")
+def gc(
+    given: Given,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed")] = False,
+) -> None:
+    """Remove what a crash of the machine left: run directories that nobody holds, and half-made cache entries.
+
+    A run that ends, however it ends, removes these itself. What somebody is using is locked, and stays.
+    """
+    settings = settings_of(given)
+    verb, found = ("would remove" if dry_run else "removed"), False
+    for base in dict.fromkeys((settings.run_directory or default_base(), default_base(), Path("/tmp"))):
+        for path in left_behind(base):
+            found = True
+            if not dry_run:
+                shutil.rmtree(path)
+            output.print(f"{verb} {path}", highlight=False, markup=False)
+    caches: list[ImageCache | TemplateCache] = [ImageCache(settings.cache), *template_caches(settings.cache)]
+    for cache in caches:
+        for path in cache.half_made(remove=not dry_run):
+            found = True
+            output.print(f"{verb} {path}", highlight=False, markup=False)
+    if not found:
+        output.print("nothing to remove")

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``kvtest run``: the suites, under pytest."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+import typer
+
+from kvtest.cli.console import progress
+from kvtest.cli.options import Given, pytest_flags, settings_of, with_settings
+from kvtest.errors import HostError, ImageError, KvtestError, SettingError, UnknownNameError, UsageError, VMError
+from kvtest.harness import GuestFactory
+from kvtest.host.memory import available_memory
+from kvtest.report import Outcome, Results, TestResult
+from kvtest.report.directory import results_of_one_run
+from kvtest.resources import suites_directory
+
+
+def _family(base: type[KvtestError]) -> list[type[KvtestError]]:
+    return [base, *(kind for direct in base.__subclasses__() for kind in _family(direct))]
+
+
+# Errors that are the user's or the machine's and not ours, by name, because results come from other processes.
+_UNFIT = {kind.__name__ for base in (UsageError, HostError, ImageError, VMError) for kind in _family(base)}
+
+
+# MiB that a worker takes besides a guest's memory: pytest, QEMU, and the copy of the memory that vsock needs.
+_WORKER_MEMORY = 512
+
+
+@with_settings()
+def run(
+    given: Given,
+    what: Annotated[
+        list[str] | None, typer.Argument(metavar="[RING|PATH]...", help="Rings, files or test IDs; all rings if none")
+    ] = None,
+    workers: Annotated[
+        str | None,
+        typer.Option(
+            "-n", metavar="N", help="Parallel workers; if not given, as many as there are processors and memory for"
+        ),
+    ] = None,
+    keyword: Annotated[
+        str | None, typer.Option("-k", metavar="EXPRESSION", help="Only tests whose names match", show_default=False)
+    ] = None,
+    exit_first: Annotated[bool, typer.Option("-x", "--exit-first", help="Stop at the first failure")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="A line per test")] = False,
+) -> None:
+    """Run suites against this machine's QEMU, and write kvtest-results/junit.xml with artifacts per test.
+
+    Exit status: 0 conformant, 1 a requirement is violated, 2 wrong usage or unfit environment, 3 internal error.
+    """
+    settings = settings_of(given)
+    targets, ours = _targets(what or [])
+    if workers is not None and workers != "auto" and not workers.isdecimal():
+        raise SettingError(f"-n {workers}: the number of workers is a number, or auto")
+    selection = [
+        *(["-c", str(suites_directory() / "pytest.ini"), f"--rootdir={suites_directory().parent}"] if ours else []),
+        *pytest_flags(given),
+        *(["-k", keyword] if keyword else []),
+        *("-p", "no:cacheprovider"),
+        # We are imported before pytest can rewrite our assertions, which are not tests'.
+        *("-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"),
+        *targets,
+    ]
+    tests = _look_at(selection)
+    how = [
+        *("-n", workers if workers is not None and workers != "auto" else str(workers_for(tests, settings.memory))),
+        *(["-x"] if exit_first else []),
+        *(["-v"] if verbose else []),
+    ]
+    watcher = _Watcher()
+    with results_of_one_run(settings.results), _stopped_by_sigterm():
+        # Before pytest starts, so that whatever is wrong with this machine is one message and not one per test.
+        GuestFactory(settings, settings.results / "guests", progress=progress).prepare()
+        status = pytest.main([*how, *selection], plugins=[watcher])
+    raise typer.Exit(_status(int(status), watcher.results))
+
+
+def workers_for(tests: int, memory: int) -> int:
+    """Return how many workers to run: what there are tests, processors and memory for; none besides us for one test.
+
+    Args:
+        tests: Number of tests.
+        memory: MiB of a guest.
+    """
+    room = available_memory() // ((memory + _WORKER_MEMORY) << 20)
+    number = min(tests, len(os.sched_getaffinity(0)), room)
+    return number if number > 1 else 0
+
+
+class _Counter:
+    """Counts the tests of a session."""
+
+    tests = 0
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.tests = len(session.items)
+
+
+def _look_at(selection: list[str]) -> int:
+    """Collect the tests in this process: what is wrong with them is told better here than by workers.
+
+    Returns:
+        How many there are.
+
+    Raises:
+        UsageError: pytest refuses the selection, or a marker of a test; or there is no test.
+    """
+    said, counter = io.StringIO(), _Counter()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        status = pytest.main(["--collect-only", "-q", "-n", "0", *selection], plugins=[counter])
+    if status == pytest.ExitCode.USAGE_ERROR:
+        _, _, message = said.getvalue().rpartition("ERROR: ")
+        raise UsageError(message.strip())
+    if status == pytest.ExitCode.NO_TESTS_COLLECTED:
+        raise UsageError("there are no tests in what was selected", hint="see what -k and --transport leave over")
+    return counter.tests
+
+
+@contextlib.contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM, with which a CI system cancels a job, do what Ctrl-C does: end, and keep the results."""
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+class _Watcher:
+    """Takes the results from the plugin at the end of the session."""
+
+    def __init__(self) -> None:
+        self.results: Results | None = None
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        reporting = session.config.pluginmanager.get_plugin("kvtest-reporting")
+        self.results = getattr(reporting, "results", None)
+
+
+def _targets(what: list[str]) -> tuple[list[str], bool]:
+    """Return what pytest is to run, and whether all of it is of the shipped suites."""
+    suites = suites_directory()
+    rings = sorted(path.name for path in suites.iterdir() if (path / "__init__.py").is_file())
+    if not what:
+        return [str(suites / ring) for ring in rings], True
+    found = []
+    for name in what:
+        path = name.partition("::")[0]
+        if name in rings:
+            found.append(suites / name)
+        elif path.startswith("suites/") and (suites.parent / path).exists():
+            found.append(suites.parent / path)
+        elif Path(path).exists():
+            found.append(Path(path).absolute())
+        else:
+            raise UnknownNameError("ring or path", name, rings)
+    tests = [name.partition("::")[1:] for name in what]
+    ours = all(path.is_relative_to(suites) for path in found)
+    return [f"{path}{separator}{test}" for path, (separator, test) in zip(found, tests, strict=True)], ours
+
+
+def _status(status: int, results: Results | None) -> int:
+    """Return kvtest's exit status for pytest's."""
+    if status in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED, pytest.ExitCode.INTERRUPTED):
+        return 2
+    if status == pytest.ExitCode.INTERNAL_ERROR:
+        return 3
+    tests = results.tests if results is not None else ()
+    if status == pytest.ExitCode.OK:
+        return 0 if tests else 3  # without results nothing is known
+    if any(test.outcome is Outcome.FAILED for test in tests):
+        return 1
+    errors = [test for test in tests if test.outcome is Outcome.ERROR]
+    return 2 if errors and all(_is_unfit(test) for test in errors) else 3
+
+
+def _is_unfit(test: TestResult) -> bool:
+    """Whether an error is the machine's or the test's, and not kvtest's."""
+    return test.properties.get("error") in _UNFIT or "fault_of" in test.properties

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One request to a control daemon."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kvtest.deadline import Deadline
+from kvtest.errors import ConnectionLostError, GuestError, RPCError
+from kvtest.guest.messages import SERVICE, pack, unpack
+from kvtest.rpc.client import Client, PendingCall
+
+
+class Requests:
+    """Sends requests and checks the replies.
+
+    Args:
+        client: The connection.
+        timeout: Seconds for a request that is given no deadline.
+    """
+
+    def __init__(self, client: Client, timeout: float) -> None:
+        self.client = client
+        self.timeout = timeout
+
+    def send(
+        self, method: str, document: dict[str, Any], attachment: bytes = b"", deadline: Deadline | float | None = None
+    ) -> tuple[dict[str, Any], bytes]:
+        """Send one request and return document and attachment of the reply.
+
+        Raises:
+            GuestError: The guest refused or failed it.
+            ConnectionLostError: The guest is gone.
+            DeadlineExceededError: It did not answer in time.
+        """
+        deadline = Deadline.of(self.timeout if deadline is None else deadline)
+        return self.receive(self.begin(method, document, attachment, deadline), deadline)
+
+    def begin(self, method: str, document: dict[str, Any], attachment: bytes, deadline: Deadline) -> PendingCall:
+        """Send one request without waiting for the reply."""
+        try:
+            payload = pack(document, attachment)
+        except TypeError as error:
+            raise GuestError(str(error)) from error
+        return self.client.begin(SERVICE, method, payload, deadline)
+
+    def receive(self, call: PendingCall, deadline: Deadline) -> tuple[dict[str, Any], bytes]:
+        """Wait for a reply; raises as :meth:`send` does."""
+        try:
+            return unpack(call.result(deadline))
+        except ConnectionLostError:
+            raise
+        except RPCError as error:
+            raise GuestError(error.message) from error

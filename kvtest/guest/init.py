@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The first process of a guest: mounts, loads modules, starts the control daemon and watches over it.
+
+What goes wrong is told in one line on the console, ``kvtest-init: …``, and then the first process ends, which panics
+the kernel: a guest that cannot be controlled must not linger.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import struct
+import sys
+
+from kvtest.guest import libc
+from kvtest.guest.daemon import Daemon
+from kvtest.guest.messages import CONTROL_PORT
+from kvtest.guest.ports import Ports
+
+_MOUNTS = (
+    ("proc", "/proc", "proc", ""),
+    ("sysfs", "/sys", "sysfs", ""),
+    ("devtmpfs", "/dev", "devtmpfs", "mode=0755"),
+    ("devpts", "/dev/pts", "devpts", "mode=0620,ptmxmode=0666"),
+    ("tmpfs", "/dev/shm", "tmpfs", "mode=1777"),
+    ("tmpfs", "/run", "tmpfs", "mode=0755"),
+    ("tmpfs", "/tmp", "tmpfs", "mode=1777"),
+    ("cgroup2", "/sys/fs/cgroup", "cgroup2", ""),
+)
+_MODULES = "/etc/kvtest/modules"
+_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "TERM": "linux", "LANG": "C.UTF-8"}
+
+
+def main() -> None:
+    """Be the first process; never returns while the guest runs."""
+    try:
+        os.environ.update(_ENVIRONMENT)
+        os.chdir("/")
+        _mount()
+        _load_modules()
+        _raise_loopback()
+        ports = Ports()
+        channel = os.open(ports.wait(CONTROL_PORT), os.O_RDWR | os.O_CLOEXEC)
+        daemon = os.fork()
+        if daemon == 0:
+            _run_daemon(channel, ports)
+        os.close(channel)
+        ports.close()
+        _supervise(daemon)
+    except BaseException as error:
+        _die(f"{type(error).__name__}: {error}")
+
+
+def _mount() -> None:
+    for source, target, kind, data in _MOUNTS:
+        os.makedirs(target, exist_ok=True)
+        try:
+            libc.mount(source, target, kind, data)
+        except OSError as error:
+            if error.errno != errno.EBUSY:  # the kernel has mounted it already
+                raise
+
+
+def _load_modules() -> None:
+    with open(_MODULES, encoding="utf-8") as stream:
+        paths = stream.read().split()
+    if paths:
+        # One process for all: starting one takes longer than loading a module.
+        names = [os.path.basename(path).removesuffix(".ko") for path in paths]
+        status = os.spawnv(os.P_WAIT, "/usr/sbin/modprobe", ["modprobe", "--all", *names])
+        if status != 0:
+            raise RuntimeError(f"modprobe {' '.join(names)} exited with status {status}")
+
+
+def _raise_loopback() -> None:
+    import fcntl
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        request = struct.pack("16sH14x", b"lo", 0x1 | 0x40)  # IFF_UP, IFF_RUNNING (netdevice(7))
+        fcntl.ioctl(any_socket, 0x8914, request)  # SIOCSIFFLAGS
+
+
+def _run_daemon(channel: int, ports: Ports) -> None:
+    """Be the control daemon; an error leaves its traceback on the console."""
+    try:
+        ending = Daemon(channel, ports).serve()
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        os._exit(1)
+    os.sync()
+    # Either the host asked for it, or nobody is left who could.
+    print(f"kvtest: powering off ({ending})", flush=True)
+    libc.power_off()
+    os._exit(1)
+
+
+def _supervise(daemon: int) -> None:
+    """Reap for ever; the end of the daemon is the end of the guest."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    while True:
+        pid, status = os.wait()
+        if pid == daemon:
+            code = os.waitstatus_to_exitcode(status)
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
+            _die(f"the control daemon {how}")
+
+
+def _die(reason: str) -> None:
+    print(f"kvtest-init: {reason}", flush=True)
+    sys.stderr.flush()
+    os._exit(1)

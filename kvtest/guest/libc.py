@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""System calls that Python has no names for."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+_RB_POWER_OFF = 0x4321FEDC  # reboot(2); the library adds the magic numbers
+
+_library = ctypes.CDLL(None, use_errno=True)
+
+
+def mount(source: str, target: str, kind: str, data: str) -> None:
+    """Mount a file system.
+
+    Raises:
+        OSError: It could not be mounted.
+    """
+    if _library.mount(source.encode(), target.encode(), kind.encode(), 0, data.encode()) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"mounting {target}: {os.strerror(number)}")
+
+
+def power_off() -> None:
+    """Switch the machine off; returns only if that is not possible."""
+    _library.reboot(_RB_POWER_OFF)
+
+
+def die_with_parent(parent: int) -> None:
+    """Let the kernel kill this process when the thread that started it ends.
+
+    Args:
+        parent: The process that started it. If that one has ended already, so does this process, here.
+    """
+    _library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)

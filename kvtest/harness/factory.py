@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From settings to machines: finds QEMU, builds the image, decides the accelerator; each once."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import attrs
+
+from kvtest.cache import Progress, silent
+from kvtest.harness.guest import Guest
+from kvtest.harness.request import GuestRequest
+from kvtest.image import Image, ImageCache
+from kvtest.ownership import RunDirectory
+from kvtest.settings import Settings
+from kvtest.start import GuestStart
+from kvtest.transport import Transport
+from kvtest.vm import QEMU, VM, Configuration
+from kvtest.vm.accelerator import Decision, decide
+from kvtest.vm.configuration import ColdBoot
+from kvtest.vm.template import Template
+from kvtest.vm.template_cache import template_cache
+
+_FIRST_CID = 3  # lower ones are reserved (vsock(7))
+
+
+class GuestFactory:
+    """Makes guests as the settings say.
+
+    Args:
+        settings: The settings.
+        artifacts: Directory that gets one directory per machine.
+        label: Prefix of the machines' names; tells those of parallel workers apart.
+        progress: Told of the steps of building an image.
+    """
+
+    def __init__(self, settings: Settings, artifacts: Path, label: str = "guest", progress: Progress = silent) -> None:
+        self.settings = settings
+        self.artifacts = artifacts
+        self._label = label
+        self._progress = progress
+        self._numbers = itertools.count(1)
+        self._cids = itertools.count(_FIRST_CID)
+        self._images: dict[str, Image] = {}
+        self._templates: dict[Configuration, Template] = {}
+        self._decision: Decision | None = None
+
+    @property
+    def qemu(self) -> QEMU:
+        """The QEMU in use."""
+        return QEMU.find(self.settings.qemu)
+
+    def image(self, kernel: str | None = None) -> Image:
+        """Return the guest image with a kernel, built if need be.
+
+        Args:
+            kernel: Its name; the settings' if ``None``.
+        """
+        name = kernel or self.settings.guest_kernel
+        if name not in self._images:
+            cache = ImageCache(self.settings.cache, self.settings.mirror)
+            self._images[name] = cache.ensure(name, self.settings.guest_image, self._progress)
+        return self._images[name]
+
+    @property
+    def accelerator(self) -> Decision:
+        """Which accelerator is used, and why."""
+        if self._decision is None:
+            with self._progress("choosing an accelerator"):
+                self._decision = decide(self.settings.accelerator, self.qemu, self.image().kernel, self.settings.cache)
+        return self._decision
+
+    def prepare(self) -> None:
+        """Do everything that needs doing once, so that whatever is wrong with this machine is said at once."""
+        RunDirectory(self.settings.run_directory).close()
+        if self.settings.guest_start is GuestStart.CLONE:
+            self.template(self.configuration(GuestRequest()))
+        else:
+            _ = self.accelerator
+
+    def configuration(self, request: GuestRequest, *, vsock: bool = True) -> Configuration:
+        """Return what a requested machine is made of.
+
+        Args:
+            request: What was asked for.
+            vsock: Whether it has a vsock device, if the request does not say.
+        """
+        image = self.image(request.kernel)
+        transports = set(self.settings.transport)
+        if not (vsock if request.vsock is None else request.vsock):
+            transports.discard(Transport.VHOST_USER_VSOCK)
+        return Configuration(
+            qemu=self.qemu,
+            accelerator=self.accelerator.accelerator,
+            kernel=image.kernel,
+            initramfs=image.initramfs,
+            image=image.digest,
+            memory=request.memory or self.settings.memory,
+            cpus=request.cpus or self.settings.cpus,
+            transports=frozenset(transports),
+            serial_ports=request.serial_ports,
+            kernel_arguments=request.kernel_arguments,
+            boot_timeout=self.settings.boot_timeout,
+            request_timeout=self.settings.request_timeout,
+            run_directory=self.settings.run_directory,
+        )
+
+    def template(self, configuration: Configuration) -> Template:
+        """Return the template of a kind of machine, made if need be.
+
+        Raises:
+            BootError: Its guest did not become ready.
+        """
+        if configuration not in self._templates:
+            self._templates[configuration] = template_cache(self.settings.cache).ensure(
+                configuration, self.artifacts, self._progress
+            )
+        return self._templates[configuration]
+
+    def start(self, configuration: Configuration, *, cold: bool = False) -> Guest:
+        """Start a guest: a clone of a template, unless it or the settings want one that boots.
+
+        Raises:
+            BootError: It did not become ready.
+        """
+        if cold or self.settings.guest_start is GuestStart.BOOT:
+            return self.boot(configuration)
+        return self._guest(configuration, self.template(configuration))
+
+    def boot(self, configuration: Configuration) -> Guest:
+        """Boot a machine.
+
+        Raises:
+            BootError: It did not become ready.
+        """
+        return self._guest(configuration, ColdBoot())
+
+    def _guest(self, configuration: Configuration, start: ColdBoot | Template) -> Guest:
+        name = f"{self._label}-{next(self._numbers)}"
+        configuration = attrs.evolve(configuration, guest_cid=next(self._cids))
+        vm = VM(configuration, self.artifacts / name, name, start)
+        vm.boot()
+        return Guest(vm)

@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much memory this machine has to give."""
+
+from __future__ import annotations
+
+
+def available_memory() -> int:
+    """Return how many bytes of memory can be had without swapping (proc(5), /proc/meminfo)."""
+    with open("/proc/meminfo", encoding="ascii") as stream:
+        fields = dict(line.split(":", 1) for line in stream)
+    return int(fields["MemAvailable"].split()[0]) * 1024

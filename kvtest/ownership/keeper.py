@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The keeper: a process of its own that starts everything its owner starts, and clears up when the owner is gone.
+
+However the owner ends, SIGKILL included, the keeper lives long enough to kill every process that came of it and to
+remove every path that was to go. It adopts and reaps orphans, so a child that forks twice does not get away. Being
+small and single-threaded it can fork without the traps of a threaded Python, and faster than one with much memory.
+
+This file runs by itself, without the rest of kvtest and without site packages, and speaks JSON over a socket that
+keeps messages apart, with descriptors beside them (unix(7), SCM_RIGHTS)::
+
+    {"start": 1, "argv": […], "environment": {…}, "directory": "/", "descriptors": [0, 1, 2, 9]}
+        and as many descriptors; of the environment only what differs from the keeper's, null for what is not in it
+        -> {"started": 1, "pid": 4711} with its pidfd, or {"failed": 1, "errno": 2}, and later {"ended": 1, "status": 0}
+    {"remove": PATH}      remove it when the owner is gone
+    {"keep": PATH}        not any more
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+from typing import Any
+
+MESSAGE_LIMIT = 1 << 17  # well below what a socket buffer takes at once
+DESCRIPTOR_LIMIT = 250  # SCM_MAX_FD is 253
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Keeper:
+    """Serves one owner.
+
+    Args:
+        owner: The owner's socket.
+        owner_pid: The owner.
+    """
+
+    def __init__(self, owner: socket.socket, owner_pid: int) -> None:
+        self._owner = owner
+        self._owner_pidfd = -1  # stays so if the owner is gone already; what it said before is waiting
+        with contextlib.suppress(ProcessLookupError):
+            self._owner_pidfd = os.pidfd_open(owner_pid)
+        if os.getppid() != owner_pid:  # gone, and its number may be another's
+            self._owner_pidfd = -1
+        self._running: dict[int, int] = {}  # from process IDs to the owner's numbers
+        self._doomed: dict[str, None] = {}
+        _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self._woken, waker = socket.socketpair()
+        self._woken.setblocking(False)
+        waker.setblocking(False)
+        self._waker = waker
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+
+    def serve(self) -> None:
+        """Serve until the owner ends or closes its socket, then clear up."""
+        poll = select.poll()
+        for descriptor in (self._owner.fileno(), self._owner_pidfd, self._woken.fileno()):
+            if descriptor >= 0:
+                poll.register(descriptor, select.POLLIN)
+        ended = self._owner_pidfd < 0
+        if ended:
+            self._take_all()
+        while not ended:
+            ready = {descriptor for descriptor, _ in poll.poll()}
+            if self._woken.fileno() in ready:
+                with contextlib.suppress(BlockingIOError):
+                    while self._woken.recv(4096):
+                        pass
+                self._reap()
+            # What the owner said before it died still counts.
+            ended = self._owner_pidfd in ready
+            if self._owner.fileno() in ready:
+                ended |= self._take_all()
+        self._end_all()
+        for path in self._doomed:
+            remove(path)
+
+    def _take_all(self) -> bool:
+        """Take the owner's messages; return whether they have come to their end."""
+        while True:
+            try:
+                data, descriptors = receive(self._owner, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return False
+            except ConnectionResetError:
+                return True
+            if not data:
+                return True
+            self._take(json.loads(data), descriptors)
+
+    def _take(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        if "start" in message:
+            self._start(message, descriptors)
+        elif "remove" in message:
+            self._doomed[message["remove"]] = None
+        elif "keep" in message:
+            self._doomed.pop(message["keep"], None)
+
+    # --- Processes
+
+    def _start(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        number = message["start"]
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        child = os.fork()
+        if child == 0:
+            _become(message, descriptors, writer)
+        os.close(writer)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        failure = os.read(reader, 16)  # ends when the program runs
+        os.close(reader)
+        if failure:
+            os.waitpid(child, 0)
+            self._tell({"failed": number, "errno": int(failure)})
+            return
+        self._running[child] = number
+        pidfd = os.pidfd_open(child)
+        self._tell({"started": number, "pid": child}, pidfd)
+        os.close(pidfd)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid in self._running:
+                self._tell({"ended": self._running.pop(pid), "status": os.waitstatus_to_exitcode(status)})
+
+    def _end_all(self) -> None:
+        """Kill until nobody is left: what a child leaves behind becomes our child, and its turn comes."""
+        while True:
+            for child in _children():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
+            try:
+                os.waitpid(-1, 0)
+            except ChildProcessError:
+                return
+
+    def _tell(self, message: dict[str, Any], *descriptors: int) -> None:
+        with contextlib.suppress(OSError):  # the owner may be gone, which is noticed elsewhere
+            socket.send_fds(self._owner, [json.dumps(message).encode()], list(descriptors))
+
+
+def receive(stream: socket.socket, flags: int = 0) -> tuple[bytes, list[int]]:
+    """Return a message and the descriptors that came with it (``socket.recv_fds`` of Python 3.11 ignores flags)."""
+    space = socket.CMSG_SPACE(DESCRIPTOR_LIMIT * array.array("i").itemsize)
+    data, ancillary, _, _ = stream.recvmsg(MESSAGE_LIMIT, space, flags | socket.MSG_CMSG_CLOEXEC)
+    descriptors = array.array("i")
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            descriptors.frombytes(content)
+    return data, list(descriptors)
+
+
+def _become(message: dict[str, Any], descriptors: list[int], failures: int) -> None:
+    """Be a program; never returns. The child of a process with one thread may do what it likes before it execs."""
+    try:
+        keeper = os.getppid()
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != keeper:  # it died before the signal was asked for
+            os._exit(1)
+        os.setsid()  # a Ctrl-C in the terminal is for the owner, who ends its children
+        wanted = message["descriptors"]
+        # Out of the way first: one of them may have the number that another is to get.
+        first = max([*wanted, failures, 2]) + 1
+        held = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, first) for descriptor in descriptors]
+        failures = fcntl.fcntl(failures, fcntl.F_DUPFD_CLOEXEC, first)
+        for descriptor, number in zip(held, wanted, strict=True):
+            os.dup2(descriptor, number)
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        if message["directory"]:
+            os.chdir(message["directory"])
+        environment = {**os.environ, **message["environment"]}
+        present = {name: value for name, value in environment.items() if value is not None}
+        os.execvpe(message["argv"][0], message["argv"], present)
+    except OSError as error:
+        os.write(failures, str(error.errno).encode())
+    finally:
+        os._exit(127)
+
+
+def _children() -> list[int]:
+    """Return our children (proc(5), /proc/PID/task/TID/children)."""
+    pid = os.getpid()
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as stream:
+        return [int(word) for word in stream.read().split()]
+
+
+def remove(path: str) -> None:
+    """Remove a file or a directory with all that is in it, as far as that is possible; none need be there."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+def main() -> None:
+    """Serve the owner whose socket and process ID are on the command line."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    descriptor, owner = map(int, sys.argv[1:3])
+    os.set_inheritable(descriptor, False)
+    with socket.socket(fileno=descriptor) as stream:
+        Keeper(stream, owner).serve()
+
+
+if __name__ == "__main__":
+    main()

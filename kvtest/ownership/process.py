@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes that die with their owner, and all that they start with them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from attrs import frozen
+
+from kvtest.deadline import Deadline
+from kvtest.errors import HostError, MissingToolError
+from kvtest.ownership.owner import current_keeper
+
+_REAPING_SECONDS = 10.0
+
+
+class _Child:
+    """A child of the keeper, and where its output goes is somebody else's business."""
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        environment: Mapping[str, str] | None,
+        standard: Sequence[int],
+        pass_fds: Sequence[int],
+        directory: Path | None = None,
+    ) -> None:
+        environment = os.environ if environment is None else environment
+        try:
+            started = current_keeper().start(words, environment, standard, pass_fds, directory)
+        except FileNotFoundError as error:
+            raise MissingToolError(f"{words[0]} was not found", hint="install it, or put it on PATH") from error
+        except OSError as error:
+            raise HostError(f"could not start {words[0]}: {error.strerror}") from error
+        self.pid = started.pid
+        self.pidfd = started.pidfd
+        self._status = started.status
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self.status is None
+
+    @property
+    def status(self) -> int | None:
+        """Its exit status, the negated signal that ended it, or ``None`` while it runs."""
+        if self._status.done():
+            return self._status.result()
+        if not self._ended(0):
+            return None
+        return self._status.result(_REAPING_SECONDS)  # it has ended; the keeper is about to say how
+
+    @property
+    def ending(self) -> str:
+        """How it ended, in words."""
+        status = self.status
+        if status is None:
+            return "still running"
+        return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send it a signal; harmless once it has ended."""
+        if self.running:
+            with contextlib.suppress(ProcessLookupError):  # ended and reaped since
+                signal.pidfd_send_signal(self.pidfd, number)
+
+    def wait(self, deadline: Deadline | float) -> int:
+        """Wait for its end and return :attr:`status`.
+
+        Raises:
+            DeadlineExceededError: It is still running.
+        """
+        deadline = Deadline.of(deadline)
+        if self.running and not self._ended(deadline.remaining_ms):
+            raise deadline.exceeded(f"process {self.pid} to end", self.tail())
+        return self._status.result(_REAPING_SECONDS)
+
+    def _ended(self, milliseconds: int | None) -> bool:
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        return bool(poll.poll(milliseconds))
+
+    def tail(self, lines: int = 10) -> str:
+        """Return the last lines of its output, as far as it is known."""
+        return ""
+
+    def close(self) -> None:
+        """Kill it, reap it, and give its descriptor back."""
+        if self.pidfd < 0:
+            return
+        self.kill()
+        self._status.result(_REAPING_SECONDS)
+        os.close(self.pidfd)
+        self.pidfd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class OwnedProcess(_Child):
+    """A child that is killed when we end, however we end, and with it whatever it has started.
+
+    Args:
+        command: The command, found on ``PATH``.
+        output: Where its standard output and error go.
+        environment: Its environment; ours if ``None``.
+        pass_fds: Descriptors that it inherits.
+
+    Raises:
+        MissingToolError: The program does not exist.
+        HostError: It could not be started.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str | Path],
+        *,
+        output: Path,
+        environment: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> None:
+        self.output = output
+        with output.open("ab") as stream, open(os.devnull, "rb") as nothing:
+            standard = (nothing.fileno(), stream.fileno(), stream.fileno())
+            super().__init__([os.fspath(word) for word in command], environment, standard, pass_fds)
+
+    def tail(self, lines: int = 10) -> str:
+        """Return the last lines of its output."""
+        text = self.output.read_text(errors="replace") if self.output.exists() else ""
+        return "\n".join(text.splitlines()[-lines:])
+
+
+@frozen
+class Completed:
+    """How a command ended.
+
+    Args:
+        status: Its exit status, or the negated signal that ended it.
+        stdout: What it wrote to its standard output.
+        stderr: What it wrote to its standard error.
+    """
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+def run(
+    command: Sequence[str | Path],
+    *,
+    environment: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+    deadline: Deadline | float | None = None,
+) -> Completed:
+    """Run a command to its end; raises as :class:`OwnedProcess` does.
+
+    Args:
+        command: The command, found on ``PATH``.
+        environment: Its environment; ours if ``None``.
+        directory: Its working directory.
+        deadline: When to give up; it is killed then.
+
+    Raises:
+        DeadlineExceededError: It was still running.
+    """
+    words = [os.fspath(word) for word in command]
+    with (
+        open(os.devnull, "rb") as nothing,
+        open(os.memfd_create("stdout"), "rb") as stdout,
+        open(os.memfd_create("stderr"), "rb") as stderr,
+    ):
+        standard = (nothing.fileno(), stdout.fileno(), stderr.fileno())
+        with _Child(words, environment, standard, (), directory) as child:
+            status = child.wait(Deadline.of(deadline))
+        texts = []
+        for stream in (stdout, stderr):
+            stream.seek(0)
+            texts.append(stream.read().decode(errors="replace"))
+    return Completed(status, *texts)
+
+
+class _HasFileno(Protocol):
+    def fileno(self) -> int: ...
+
+
+def wait_readable(stream: _HasFileno, process: OwnedProcess, deadline: Deadline, awaited: str) -> None:
+    """Wait until ``stream`` is readable, or say why it never will be.
+
+    Args:
+        stream: A socket, connected or listening.
+        process: Who is expected to write to it.
+        deadline: When to give up.
+        awaited: What to name in the error.
+
+    Raises:
+        DeadlineExceededError: Nothing happened.
+        ChildProcessError: The process ended first.
+    """
+    poll = select.poll()
+    poll.register(stream.fileno(), select.POLLIN)
+    poll.register(process.pidfd, select.POLLIN)
+    ready = {descriptor for descriptor, _ in poll.poll(deadline.remaining_ms)}
+    if not ready:
+        raise deadline.exceeded(awaited, process.tail())
+    if process.pidfd in ready:
+        raise ChildProcessError(process.ending)

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A private, short directory for the sockets and scratch files of one machine.
+
+``sun_path`` holds 107 bytes and a terminator (unix(7)), and results directories of real projects are longer than that,
+so sockets never live beside the results.
+
+A run directory is locked as long as it is in use, and unlocked by the kernel when its owner is gone: what is unlocked
+was left by somebody who had no keeper any more, as after a crash of the machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+from kvtest.errors import SettingError
+from kvtest.ownership.owner import current_keeper
+
+SOCKET_PATH_LIMIT = 107
+_LONGEST_NAME = "vsock_4294967295"
+_PREFIX = "kvtest-"
+
+
+class RunDirectory:
+    """A directory of mode 0700 that is removed on close, or when we die.
+
+    Args:
+        base: Where to make it; chosen if ``None``: ``$XDG_RUNTIME_DIR``, ``/run`` for root, else ``/tmp``.
+
+    Raises:
+        SettingError: Socket paths in it would be too long, or it cannot be made.
+    """
+
+    def __init__(self, base: Path | None = None) -> None:
+        parent = base if base is not None else default_base()
+        length = len(os.fsencode(parent / f"{_PREFIX}12345678" / _LONGEST_NAME))
+        if length > SOCKET_PATH_LIMIT:
+            raise SettingError(
+                f"socket paths in the run directory {parent} would have {length} bytes, "
+                f"the kernel takes {SOCKET_PATH_LIMIT}",
+                hint="use a shorter run_directory, such as /run or /tmp",
+            )
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            self.path, self._lock = _make(parent)
+        except OSError as error:
+            raise SettingError(
+                f"could not make a run directory in {parent}: {error.strerror}",
+                hint="choose another with run_directory",
+            ) from error
+
+    def close(self) -> None:
+        """Remove the directory with all that is in it."""
+        if self._lock < 0:
+            return
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock)
+        self._lock = -1
+        current_keeper().keep(self.path)
+
+    def __enter__(self) -> RunDirectory:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def default_base() -> Path:
+    """Return where run directories are made if nobody says otherwise."""
+    if (runtime := os.environ.get("XDG_RUNTIME_DIR")) and os.access(runtime, os.W_OK):
+        return Path(runtime)
+    return Path("/run") if os.access("/run", os.W_OK) else Path("/tmp")
+
+
+def left_behind(base: Path) -> Iterator[Path]:
+    """Yield the run directories in ``base`` that are nobody's any more, each locked while the caller looks at it.
+
+    Args:
+        base: Where to look; need not exist.
+    """
+    for path in sorted(base.glob(f"{_PREFIX}*")) if base.is_dir() else []:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:  # not a directory, or gone by now
+            continue
+        try:
+            if os.fstat(descriptor).st_uid == os.geteuid() and _locked(descriptor):
+                yield path
+        finally:
+            os.close(descriptor)
+
+
+def _make(parent: Path) -> tuple[Path, int]:
+    """Make a directory and lock it; return its path and the descriptor that holds the lock."""
+    while True:
+        path = parent / f"{_PREFIX}{secrets.token_hex(4)}"
+        current_keeper().remove(path)  # before it is made: there is no moment in which nobody would remove it
+        path.mkdir(mode=0o700)
+        with contextlib.suppress(FileNotFoundError):  # taken for left behind, before it was locked
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            if _locked(descriptor) and path.exists():
+                return path, descriptor
+            os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    """Lock a directory; return whether nobody else had."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

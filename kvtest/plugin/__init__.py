@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pytest plugin.
+
+Every pytest run of an environment that has kvtest installed imports this module, so nothing heavy is imported here, nor
+by the modules it imports: that waits until a test asks for a guest.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from kvtest.plugin import collection, fixtures, options
+from kvtest.plugin.reporting import Reporting
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Register ``--kvtest-*`` and its ini twins."""
+    options.register(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the markers, the fixtures, and what follows a run."""
+    collection.register_markers(config)
+    config.pluginmanager.register(collection, "kvtest-collection")
+    config.pluginmanager.register(fixtures, "kvtest-fixtures")
+    config.pluginmanager.register(Reporting(config), "kvtest-reporting")

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a machine must be able to do for a test, and how to get it there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kvtest.errors import UnknownNameError, UsageError
+
+# Each returns None where the capability is there, else what is missing and the cure.
+Check = Callable[[pytest.Config], str | None]
+
+
+def _kvm(config: pytest.Config) -> str | None:
+    from kvtest.plugin.session import session_of
+    from kvtest.vm import Accelerator
+
+    decision = session_of(config).factory.accelerator
+    if decision.accelerator is Accelerator.KVM:
+        return None
+    return f"guests run under {decision.accelerator}: {decision.reason}"
+
+
+def _root(_config: pytest.Config) -> str | None:
+    return None if os.geteuid() == 0 else "not root: run it with sudo"
+
+
+def _vhost_vsock(_config: pytest.Config) -> str | None:
+    device = Path("/dev/vhost-vsock")
+    if not device.exists():
+        return f"there is no {device}: modprobe vhost_vsock"
+    if not os.access(device, os.R_OK | os.W_OK):
+        return f"no permission to open {device}: run as root, or give your group access to it"
+    return None
+
+
+_CHECKS: dict[str, Check] = {"kvm": _kvm, "root": _root, "vhost-vsock": _vhost_vsock}
+
+
+def names_of(item: pytest.Item) -> list[str]:
+    """Return the capabilities that a test needs.
+
+    Raises:
+        UsageError: A marker has no name.
+        UnknownNameError: There is no such capability.
+    """
+    names = []
+    for mark in item.iter_markers("capability"):
+        if not mark.args:
+            raise UsageError("@pytest.mark.capability needs a name")
+        for name in mark.args:
+            if name not in _CHECKS:
+                raise UnknownNameError("capability", str(name), _CHECKS)
+            names.append(name)
+    return names
+
+
+def missing(item: pytest.Item) -> str | None:
+    """Return why a test cannot run here, with the cure, or ``None`` if it can."""
+    for name in names_of(item):
+        reason = _CHECKS[name](item.config)
+        if reason is not None:
+            return f"capability {name!r} is missing: {reason}"
+    return None

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is kept of a test: its guest's console while it ran, and where the guest's own files are."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from kvtest.harness import Guest
+
+_KEY = pytest.StashKey["Guest"]()
+
+
+@contextlib.contextmanager
+def gathered(item: pytest.Item, guest: Guest, artifacts: Path) -> Iterator[None]:
+    """Keep what ``guest`` says during a test.
+
+    Args:
+        item: The test.
+        guest: Its guest.
+        artifacts: Its artifact directory.
+    """
+    item.stash[_KEY] = guest
+    for name, value in guest.properties.items():
+        item.user_properties.append((name, value))
+    mark = guest.vm.console.size
+    link = artifacts / "guest"
+    link.unlink(missing_ok=True)
+    link.symlink_to(os.path.relpath(guest.vm.artifacts, artifacts))
+    try:
+        yield
+    finally:
+        (artifacts / "console.log").write_text(guest.vm.console.text(mark))
+
+
+def guest_of(item: pytest.Item) -> Guest | None:
+    """Return the guest that a test has or had."""
+    return item.stash.get(_KEY, None)

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fixtures of suites: ``guest``, ``vsock``, ``serial``, ``host`` and ``artifacts``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kvtest.transport import Transport
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from kvtest.harness import Guest, SharedGuests
+    from kvtest.host.local import LocalHost
+    from kvtest.serial import SerialPort
+    from kvtest.vsock import HybridVsock
+
+
+@pytest.fixture
+def artifacts(request: pytest.FixtureRequest) -> Path:
+    """The test's artifact directory: whatever is put there is kept with the results."""
+    from kvtest.plugin.session import session_of
+
+    return session_of(request.config).artifacts(request.node)
+
+
+@pytest.fixture
+def host(request: pytest.FixtureRequest) -> Iterator[LocalHost]:
+    """The host that guests run on: commands and functions in processes of their own."""
+    from kvtest.plugin.session import session_of
+
+    host = session_of(request.config).host
+    yield host
+    host.tidy()
+
+
+@pytest.fixture
+def guest(request: pytest.FixtureRequest, artifacts: Path) -> Iterator[Guest]:
+    """A running guest, as ``@pytest.mark.guest`` asks for it."""
+    from kvtest.plugin import evidence
+    from kvtest.plugin.collection import guest_request
+    from kvtest.plugin.session import session_of
+
+    session = session_of(request.config)
+    session.prepare()
+    wanted = guest_request(request.node)
+    configuration = session.factory.configuration(wanted, vsock="vsock" in request.fixturenames)
+    if wanted.scope == "module" and not wanted.fresh:
+        shared: SharedGuests = request.getfixturevalue("_guests_of_the_module")
+        lent: AbstractContextManager[Guest] = shared.lend(configuration, cold=wanted.cold)
+    else:
+        lent = session.factory.start(configuration, cold=wanted.cold)
+    with lent as guest, evidence.gathered(request.node, guest, artifacts):
+        yield guest
+
+
+@pytest.fixture(scope="module")
+def _guests_of_the_module(request: pytest.FixtureRequest) -> Iterator[SharedGuests]:
+    """What the tests of a module share that ask for it with ``@pytest.mark.guest(scope="module")``."""
+    from kvtest.harness import SharedGuests
+    from kvtest.plugin.session import session_of
+
+    shared = SharedGuests(session_of(request.config).factory)
+    yield shared
+    shared.close()
+
+
+# The transports that a fixture opens are its own parameters: a project's own fixture of that name is none of ours.
+@pytest.fixture(params=[Transport.VHOST_USER_VSOCK], ids=str)
+def vsock(request: pytest.FixtureRequest, guest: Guest) -> HybridVsock:
+    """The vsock of ``guest``: connect to its ports, listen for its connections."""
+    assert Transport(request.param) is Transport.VHOST_USER_VSOCK
+    return guest.vsock
+
+
+@pytest.fixture(params=[Transport.VIRTIO_SERIAL], ids=str)
+def serial(request: pytest.FixtureRequest, guest: Guest) -> SerialPort:
+    """The first virtio-serial port of ``guest``."""
+    assert Transport(request.param) is Transport.VIRTIO_SERIAL
+    return guest.serial_ports[0]

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From pytest's reports to results: a test's three reports become one result."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+
+from kvtest.errors import InternalError
+from kvtest.report import Outcome, ResultLog, Results, RunInfo, TestResult, stable_id, summary_lines, write_junit
+from kvtest.report.directory import JUNIT_FILE, RESULTS_FILE
+
+
+class Recorder:
+    """Writes the results of a run.
+
+    Args:
+        directory: Where the files go.
+        properties: Facts that hold for the whole run.
+    """
+
+    def __init__(self, directory: Path, properties: dict[str, str]) -> None:
+        self._directory = directory
+        run = RunInfo(start=time.time(), hostname=platform.node(), command=shlex.join(sys.argv), properties=properties)
+        self._log = ResultLog(directory / RESULTS_FILE, run)
+        self._running: dict[str, TestResult] = {}
+
+    @property
+    def junit(self) -> Path:
+        """The JUnit file, there after :meth:`finish`."""
+        return self._directory / JUNIT_FILE
+
+    def add(self, report: pytest.TestReport) -> None:
+        """Take one report; the last of a test completes its result."""
+        test = stable_id(report.nodeid)
+        result = self._running.get(test)
+        if result is None:
+            result = TestResult(id=test, outcome=Outcome.PASSED, start=report.start, duration=0.0)
+        result = evolve(
+            result,
+            duration=result.duration + report.duration,
+            properties={str(name): str(value) for name, value in report.user_properties},
+            stdout=report.capstdout,
+            stderr=report.capstderr,
+        )
+        if report.failed:
+            result = _failed(result, report)
+        elif report.skipped and result.outcome is Outcome.PASSED:
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
+            result = evolve(result, outcome=Outcome.SKIPPED, message=reason.removeprefix("Skipped: "))
+        self._running[test] = result
+        if report.when == "teardown":
+            self._log.append(self._running.pop(test))
+
+    def finish(self, *, interrupted: bool) -> Results:
+        """Complete what a crash left without an end, and write the JUnit file.
+
+        Args:
+            interrupted: Whether the run was ended before its last test.
+        """
+        for result in self._running.values():
+            unfinished = evolve(result, outcome=Outcome.ERROR, message="the run ended before the test did")
+            self._log.append(unfinished if result.outcome is Outcome.PASSED else result)
+        self._running.clear()
+        if not interrupted:
+            self._log.finish(time.time())
+        self._log.close()
+        results = Results.read(self._directory / RESULTS_FILE)
+        write_junit(results, self.junit)
+        return results
+
+
+def summary(results: Results, junit: Path) -> list[str]:
+    """Return what came out of a run, in lines for people."""
+    lines = summary_lines(results)
+    for name, title in (("guest_kernel", "guest kernel"), ("qemu", "QEMU"), ("accelerator", "accelerator")):
+        values = sorted({test.properties[name] for test in results.tests if name in test.properties})
+        if values:
+            lines.append(f"{title}: {', '.join(values)}")
+    return [*lines, f"report: {junit}"]
+
+
+def _failed(result: TestResult, report: pytest.TestReport) -> TestResult:
+    story = "".join(f"\n{text}\n" for title, text in report.sections if title == "kvtest")
+    result = evolve(result, details=f"{result.details}{report.longreprtext}\n{story}")
+    if result.outcome is Outcome.FAILED:  # what fails after a failure is its consequence
+        return result
+    ours = result.properties.get("error") == InternalError.__name__  # says nothing about what is tested
+    outcome = Outcome.FAILED if report.when == "call" and not ours else Outcome.ERROR
+    return evolve(result, outcome=outcome, message=_first_cause(report))
+
+
+def _first_cause(report: pytest.TestReport) -> str:
+    for title, text in report.sections:
+        if title == "kvtest":
+            return text.splitlines()[0].removeprefix("first cause: ")
+    lines = report.longreprtext.strip().splitlines()
+    return lines[-1] if lines else "failed without a message"

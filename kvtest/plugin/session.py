@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one pytest process shares between its tests: the settings, the guests, the host."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from kvtest.errors import KvtestError, SettingError
+from kvtest.guest.libc import die_with_parent
+from kvtest.harness import GuestFactory
+from kvtest.host.local import LocalHost
+from kvtest.plugin import options
+from kvtest.plugin.state import SESSION
+
+_LONGEST_NAME = 150  # with room for a suffix below the 255 bytes that file systems take
+
+
+class Session:
+    """The state of one pytest process.
+
+    Args:
+        config: pytest's configuration.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.settings = options.loaded(config).settings
+        self.results = results_directory(config)
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+        if hasattr(config, "workerinput"):
+            die_with_parent(os.getppid())
+        self.factory = GuestFactory(self.settings, self.results / "guests", label=f"guest-{worker}")
+        self._host: LocalHost | None = None
+        self._prepared = False
+        self._problem: KvtestError | None = None
+
+    def prepare(self) -> None:
+        """Find QEMU, build the image and decide the accelerator, once.
+
+        Raises:
+            KvtestError: Something is wrong with this machine; the same for every test that asks.
+        """
+        if not self._prepared:
+            self._prepared = True
+            try:
+                self.factory.prepare()
+            except KvtestError as error:
+                self._problem = error
+        if self._problem is not None:
+            raise self._problem
+
+    @property
+    def host(self) -> LocalHost:
+        """The host, for work in a process other than pytest's."""
+        if self._host is None:
+            self._host = LocalHost(self.results / "host")
+        return self._host
+
+    def artifacts(self, item: pytest.Item) -> Path:
+        """Return the artifact directory of a test, made if need be."""
+        path = self.results / "artifacts" / directory_name(item.nodeid)
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def close(self) -> None:
+        """End everything that was started."""
+        if self._host is not None:
+            self._host.close()
+
+
+def session_of(config: pytest.Config) -> Session:
+    """Return the session of this process, made on first use."""
+    if SESSION not in config.stash:
+        config.stash[SESSION] = Session(config)
+    return config.stash[SESSION]
+
+
+def results_directory(config: pytest.Config) -> Path:
+    """Return the directory for results, made if need be.
+
+    Raises:
+        SettingError: It cannot be made.
+    """
+    path = options.loaded(config).settings.results
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingError(
+            f"could not make the results directory {path}: {error.strerror}", hint="choose another with results"
+        ) from error
+    return path
+
+
+def directory_name(test: str) -> str:
+    """Return a file name for a test's ID: readable, unique, and safe on every file system."""
+    safe = re.sub(r"[^\w.=+-]+", "-", test.replace(".py::", "-").replace("/", "-")).strip("-")
+    file, _, parameters = test.partition("[")
+    # Where nothing else becomes a dash, no two tests get one name.
+    told_apart = "-" not in file and re.fullmatch(r"[\w.=+-]*\]?", parameters)
+    if told_apart and safe.isascii() and len(safe) <= _LONGEST_NAME:
+        return safe
+    import hashlib
+
+    digest = hashlib.sha256(test.encode()).hexdigest()[:12]
+    return f"{safe.encode('ascii', 'replace').decode().replace('?', '_')[:_LONGEST_NAME]}-{digest}"

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server's side of one ttRPC connection, apart from any I/O.
+
+A handler may answer at once or later, so that one thread can hold many long calls; whoever owns the stream feeds what
+it reads, and is given what to write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from kvtest.deadline import Deadline
+from kvtest.errors import FrameError, RPCError
+from kvtest.rpc import frames
+from kvtest.rpc.envelope import Request, Response
+from kvtest.rpc.status import Code
+
+# Returns the result, or None if it answers later through the call.
+Handler = Callable[["Call"], "bytes | None"]
+Services = Mapping[str, Mapping[str, Handler]]
+
+
+class Call:
+    """A call that waits for its answer.
+
+    Args:
+        connection: Where it came from.
+        stream: Its number there.
+        request: What is asked.
+    """
+
+    def __init__(self, connection: Connection, stream: int, request: Request) -> None:
+        self._connection = connection
+        self._stream = stream
+        self.method = request.method
+        self.payload = request.payload
+        self.deadline = Deadline(request.timeout / 1e9 if request.timeout > 0 else None)
+        self.answered = False
+
+    def reply(self, payload: bytes) -> None:
+        """Answer with a result; harmless if the call has been answered or its connection is gone."""
+        self._answer(Response(Code.OK, "", payload))
+
+    def fail(self, code: Code | int, message: str) -> None:
+        """Answer with a status."""
+        self._answer(Response(code, message, b""))
+
+    def _answer(self, response: Response) -> None:
+        if not self.answered:
+            self.answered = True
+            self._connection.answer(self._stream, response)
+
+
+class Connection:
+    """One connection.
+
+    Args:
+        services: Handlers by service and method.
+        send: Takes the bytes that go to the client.
+    """
+
+    def __init__(self, services: Services, send: Callable[[bytes], None]) -> None:
+        self._services = services
+        self._send = send
+        self._parser = frames.Parser(frames.REQUEST)
+        self._calls: dict[int, Call] = {}
+        self._latest = 0
+
+    def feed(self, data: bytes | bytearray) -> None:
+        """Take bytes from the client and run the handlers of the calls in them.
+
+        Raises:
+            FrameError: They are not ttRPC: the connection is to be closed, with this as the reason.
+        """
+        for frame in self._parser.feed(data):
+            if frame.stream <= self._latest:
+                raise FrameError(f"stream {frame.stream} was used before stream {self._latest}: numbers only grow")
+            self._latest = frame.stream
+            if frame.data is None:
+                message = f"the request is over ttRPC's limit of {frames.DATA_LIMIT} bytes"
+                self.answer(frame.stream, Response(Code.RESOURCE_EXHAUSTED, message, b""))
+                continue
+            try:
+                request = Request.decode(frame.data)
+            except FrameError as error:
+                self.answer(frame.stream, Response(Code.INVALID_ARGUMENT, error.message, b""))
+                continue
+            self._run(frame.stream, request)
+
+    def _run(self, stream: int, request: Request) -> None:
+        call = self._calls[stream] = Call(self, stream, request)
+        methods = self._services.get(request.service)
+        if methods is None:
+            call.fail(Code.UNIMPLEMENTED, f"no service {request.service!r}")
+        elif request.method not in methods:
+            call.fail(Code.UNIMPLEMENTED, f"no method {request.method!r} in {request.service}")
+        else:
+            try:
+                result = methods[request.method](call)
+            except RPCError as error:
+                call.fail(error.code, error.message)
+            except Exception as error:  # whatever a handler does wrong, the connection goes on
+                call.fail(Code.UNKNOWN, f"{type(error).__name__}: {error}")
+            else:
+                if result is not None:
+                    call.reply(result)
+
+    def answer(self, stream: int, response: Response) -> None:
+        """Send an answer."""
+        self._calls.pop(stream, None)
+        encoded = response.encode()
+        if len(encoded) > frames.DATA_LIMIT:
+            message = f"the answer of {len(encoded)} bytes is over ttRPC's limit of {frames.DATA_LIMIT}"
+            encoded = Response(Code.RESOURCE_EXHAUSTED, message, b"").encode()
+        self._send(frames.encode(stream, frames.RESPONSE, encoded))
+
+    def expire(self) -> float | None:
+        """Fail the calls whose deadline has passed.
+
+        Returns:
+            Seconds until the next deadline, ``None`` if no call has one.
+        """
+        for call in list(self._calls.values()):
+            if call.deadline.expired:
+                call.fail(Code.DEADLINE_EXCEEDED, f"{call.method} was not answered within its deadline")
+        left = [call.deadline.remaining for call in self._calls.values()]
+        return min((seconds for seconds in left if seconds is not None), default=None)
+
+    def close(self) -> None:
+        """Take the end of the connection: nobody waits for the answers any more."""
+        for call in self._calls.values():
+            call.answered = True
+        self._calls.clear()

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of settings: one field of :class:`Settings` is one setting, everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import attrs
+
+from kvtest.accelerator import AcceleratorChoice
+from kvtest.settings.values import (
+    Choice,
+    Choices,
+    Context,
+    File,
+    Kind,
+    NameOrDirectory,
+    Program,
+    Seconds,
+    Text,
+    WholeNumber,
+)
+from kvtest.start import GuestStart
+from kvtest.transport import Transport
+
+_METADATA = "kvtest.setting"
+
+
+class Setting(NamedTuple):
+    """What is known of one setting.
+
+    Args:
+        name: The field of :class:`Settings`, and the key in ``kvtest.toml`` and ``[tool.kvtest]``.
+        kind: Its type.
+        default: The default as a user would write it, ``None`` where there is none, or what makes it from the
+            environment.
+        default_text: The default as documentation shows it.
+        help: One sentence without a full stop, with a capital letter, as pytest's own options have it.
+    """
+
+    name: str
+    kind: Kind[Any]
+    default: str | Callable[[Mapping[str, str]], str] | None
+    default_text: str
+    help: str
+
+    @property
+    def flag(self) -> str:
+        """The flag of ``kvtest run``."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def pytest_flag(self) -> str:
+        """The option of pytest."""
+        return "--kvtest-" + self.name.replace("_", "-")
+
+    @property
+    def ini_key(self) -> str:
+        """The key in pytest's ini file."""
+        return "kvtest_" + self.name
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return "KVTEST_" + self.name.upper()
+
+    @property
+    def optional(self) -> bool:
+        """Whether ``None`` is a value; an empty flag or ini key then gives it."""
+        return self.default is None
+
+    def default_value(self, context: Context) -> Any:
+        """Return the typed default."""
+        text = self.default(context.environ) if callable(self.default) else self.default
+        return None if text is None else self.kind.check(self.kind.parse(text), context)
+
+    def render(self, value: Any) -> str:
+        """Return a value of this setting as a user would write it."""
+        return "" if value is None else self.kind.render(value)
+
+
+def _cache_directory(environ: Mapping[str, str]) -> str:
+    # XDG Base Directory Specification: a relative path in XDG_CACHE_HOME is invalid and to be ignored.
+    base = environ.get("XDG_CACHE_HOME", "")
+    return f"{base}/kvtest" if base.startswith("/") else "~/.cache/kvtest"
+
+
+def _about(
+    kind: Kind[Any],
+    default: str | Callable[[Mapping[str, str]], str] | None,
+    help: str,  # noqa: A002 - argparse, typer and pytest call it so
+    *,
+    default_text: str | None = None,
+) -> Mapping[object, Any]:
+    """Return the metadata of one field of :class:`Settings`."""
+    shown = default_text if default_text is not None else default
+    assert shown is None or isinstance(shown, str), "a computed default needs default_text"
+    # attrs takes the name from the class body; Setting gets it when the table is made.
+    return {_METADATA: (kind, default, shown or "none", help)}
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """The value of every setting. Paths are absolute."""
+
+    transport: tuple[Transport, ...] = attrs.field(
+        metadata=_about(
+            Choices(Transport, "transport"),
+            ",".join(Transport),
+            "Transports to test: a list with commas, or the flag more than once",
+        )
+    )
+    guest_kernel: str = attrs.field(
+        metadata=_about(
+            NameOrDirectory(),
+            "6.12",
+            "Kernel of the guest: a name from images/kernels.toml, or path: and a directory with a kernel",
+        )
+    )
+    guest_image: str = attrs.field(metadata=_about(Text("RECIPE"), "guest", "Recipe of the guest's root file system"))
+    accelerator: AcceleratorChoice = attrs.field(
+        metadata=_about(
+            Choice(AcceleratorChoice, "accelerator"),
+            AcceleratorChoice.AUTO.value,
+            "What executes the guest; auto takes kvm where a guest really runs under it",
+        )
+    )
+    guest_start: GuestStart = attrs.field(
+        metadata=_about(
+            Choice(GuestStart, "start"),
+            GuestStart.CLONE.value,
+            "How guests start: as clones of one that was frozen after its boot, or each with a boot of its own",
+        )
+    )
+    qemu: str = attrs.field(metadata=_about(Program(), "qemu-system-x86_64", "QEMU: a program on PATH, or its path"))
+    memory: int = attrs.field(metadata=_about(WholeNumber(minimum=192, unit="MiB"), "256", "Memory of a guest in MiB"))
+    cpus: int = attrs.field(metadata=_about(WholeNumber(minimum=1), "1", "Processors of a guest"))
+    cache: Path = attrs.field(
+        metadata=_about(
+            File(),
+            _cache_directory,
+            "Directory of built images and templates",
+            default_text="$XDG_CACHE_HOME/kvtest or ~/.cache/kvtest",
+        )
+    )
+    results: Path = attrs.field(metadata=_about(File(), "kvtest-results", "Directory that gets reports and artifacts"))
+    run_directory: Path | None = attrs.field(
+        metadata=_about(
+            File(), None, "Directory for sockets of running guests; its path has to be short", default_text="chosen"
+        )
+    )
+    mirror: str | None = attrs.field(
+        metadata=_about(
+            Text("URL"), None, "Package mirror that images are built from, in place of the distribution's own"
+        )
+    )
+    boot_timeout: float = attrs.field(metadata=_about(Seconds(), "120", "Seconds that a guest may take to boot"))
+    request_timeout: float = attrs.field(
+        metadata=_about(Seconds(), "30", "Seconds that a guest may take to answer one request")
+    )
+
+
+SETTINGS: Mapping[str, Setting] = {
+    field.name: Setting(field.name, *field.metadata[_METADATA]) for field in attrs.fields(Settings)
+}
+"""Every setting by name, in the order of documentation."""
+
+
+def markdown() -> str:
+    """Return the table of settings as documentation shows it."""
+    rows = [
+        "| `kvtest.toml` | `kvtest run` | pytest | pytest ini | environment | default | meaning |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for setting in SETTINGS.values():
+        names = (setting.name, setting.flag, setting.pytest_flag, setting.ini_key, setting.variable)
+        cells = [*(f"`{name}`" for name in names), setting.default_text, setting.help]
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(rows) + "\n"

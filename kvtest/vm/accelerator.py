@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""KVM or TCG, decided by running a guest.
+
+That ``/dev/kvm`` opens, answers and makes a VM proves nothing: where KVM is paravirtual only, a stock kernel hangs for
+ever. So the real kernel is booted with a hand-made init of four system calls, under a deadline. The answer holds until
+the next boot of the host and is kept in the cache.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from enum import StrEnum
+from pathlib import Path
+
+from attrs import frozen
+
+from kvtest.accelerator import AcceleratorChoice
+from kvtest.deadline import Deadline
+from kvtest.errors import AcceleratorError, DeadlineExceededError
+from kvtest.image.cpio import Archive
+from kvtest.ownership import OwnedProcess, RunDirectory, write_atomically
+from kvtest.vm.command_line import CommandLine, Group, option, raw
+from kvtest.vm.console import Console
+from kvtest.vm.qemu import QEMU
+
+KVM_DEVICE = Path("/dev/kvm")
+_MARKER = b"kvtest-probe: user space runs\n"
+_PROBE_SECONDS = 20.0
+
+
+class Accelerator(StrEnum):
+    """How a guest's instructions are run."""
+
+    KVM = "kvm"
+    TCG = "tcg"
+
+
+@frozen
+class Decision:
+    """Which accelerator is used, and why.
+
+    Args:
+        accelerator: The one to use.
+        reason: Why it was chosen, for people.
+    """
+
+    accelerator: Accelerator
+    reason: str
+
+
+def decide(choice: AcceleratorChoice, qemu: QEMU, kernel: Path, cache: Path) -> Decision:
+    """Return the accelerator to use.
+
+    Args:
+        choice: What the user asked for.
+        qemu: The QEMU to use.
+        kernel: A kernel image to try.
+        cache: The cache directory, which keeps the answer per boot of the host.
+
+    Raises:
+        AcceleratorError: ``kvm`` was asked for and cannot run a guest; the reason is in the message.
+    """
+    if choice is AcceleratorChoice.TCG:
+        return Decision(Accelerator.TCG, "asked for")
+    problem = _remembered_problem(qemu, kernel, cache)
+    if choice is AcceleratorChoice.KVM:
+        if problem:
+            raise AcceleratorError(f"KVM cannot run a guest here: {problem}", hint="use accelerator=auto or tcg")
+        return Decision(Accelerator.KVM, "asked for")
+    if problem:
+        return Decision(Accelerator.TCG, f"KVM cannot run a guest here: {problem}")
+    return Decision(Accelerator.KVM, "a probe guest ran")
+
+
+def _remembered_problem(qemu: QEMU, kernel: Path, cache: Path) -> str | None:
+    problem = _device_problem()
+    if problem is not None:  # cheap to find, and cured without a reboot (chmod, modprobe): never remembered
+        return problem
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    key = {"boot": boot, "qemu": qemu.path, "version": qemu.version}
+    memory = cache / "accelerator.json"
+    try:
+        remembered = json.loads(memory.read_text())
+        if remembered["key"] == key:
+            found: str | None = remembered["problem"]
+            return found
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # none yet, or not ours: probe again and write it anew
+    problem = probe(qemu, kernel, Accelerator.KVM, Deadline(_PROBE_SECONDS))
+    cache.mkdir(parents=True, exist_ok=True)
+    write_atomically(memory, json.dumps({"key": key, "problem": problem}))
+    return problem
+
+
+def _device_problem() -> str | None:
+    if not KVM_DEVICE.exists():
+        return f"there is no {KVM_DEVICE} (modprobe kvm_intel or kvm_amd, or enable nested virtualization)"
+    try:
+        os.close(os.open(KVM_DEVICE, os.O_RDWR | os.O_CLOEXEC))
+    except PermissionError:
+        return f"no permission to open {KVM_DEVICE} (usermod -aG kvm {os.environ.get('USER', 'USER')}, then log in)"
+    except OSError as error:
+        return f"{KVM_DEVICE} does not open: {error.strerror}"
+    return None
+
+
+def probe(qemu: QEMU, kernel: Path, accelerator: Accelerator, deadline: Deadline) -> str | None:
+    """Boot ``kernel`` with an init that prints a line and resets.
+
+    Returns:
+        ``None`` if the line appeared, else what happened instead.
+    """
+    with RunDirectory() as directory:
+        base = directory.path
+        archive = Archive()
+        archive.directory("dev")
+        archive.character_device("dev/console", 5, 1, mode=0o600)
+        archive.file("init", _init_program(), mode=0o755)
+        (base / "initramfs").write_bytes(archive.finish())
+        console = Console(base / "console.log")
+        machine = Group(
+            "probe",
+            (
+                option("nodefaults"),
+                option("no-user-config"),
+                option("no-reboot"),
+                option("display", "none"),
+                option("machine", "q35", accel=accelerator.value),
+                option("cpu", "host" if accelerator is Accelerator.KVM else "max"),
+                option("m", "128M"),
+                raw("kernel", kernel),
+                raw("initrd", base / "initramfs"),
+                raw("append", "console=ttyS0 quiet panic=-1"),
+                option("chardev", "file", id="console", path=console.path),
+                raw("serial", "chardev:console"),
+            ),
+        )
+        with OwnedProcess(CommandLine(qemu.path, (machine,)).words, output=base / "output") as process:
+            try:
+                process.wait(deadline)
+            except DeadlineExceededError:
+                if _MARKER.decode().strip() not in console.text():
+                    return f"a probe guest did not reach user space within {deadline.elapsed:.0f} s"
+            if _MARKER.decode().strip() in console.text():
+                return None
+            return console.panic() or process.tail(1) or f"a probe guest ended early ({process.ending})"
+
+
+def host_cpu() -> str:
+    """Return what a guest sees of this machine's processor: its model and its flags (proc(5), /proc/cpuinfo)."""
+    fields = ("model name", "flags", "microcode")
+    lines = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
+    return "\n".join(line for line in lines if line.startswith(fields))
+
+
+def _init_program() -> bytes:
+    """Return a static x86-64 ELF executable: write(1, marker), sync(), reboot(RB_AUTOBOOT), exit(1)."""
+    base, header = 0x400000, 64 + 56
+
+    def text(marker: int) -> bytes:
+        return b"".join(
+            (
+                bytes.fromhex("b801000000 bf01000000 48be"),  # eax = write, edi = standard output, rsi =
+                struct.pack("<Q", marker),
+                b"\xba" + struct.pack("<I", len(_MARKER)),  # edx =
+                bytes.fromhex("0f05"),
+                bytes.fromhex("b8a2000000 0f05"),  # sync
+                bytes.fromhex("b8a9000000 bfaddee1fe be69191228 ba67452301 0f05"),  # reboot(magic, magic, AUTOBOOT)
+                bytes.fromhex("b83c000000 bf01000000 0f05"),  # exit(1)
+            )
+        )
+
+    marker = base + header + len(text(0))
+    total = header + len(text(0)) + len(_MARKER)
+    identity = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
+    elf = identity + struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, base + header, 64, 0, 0, 64, 56, 1, 64, 0, 0)
+    segment = struct.pack("<IIQQQQQQ", 1, 5, 0, base, base, total, total, 0x1000)
+    return elf + segment + text(marker) + _MARKER

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that shapes a machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attrs import frozen
+
+from kvtest.transport import Transport
+from kvtest.vm.accelerator import Accelerator
+from kvtest.vm.qemu import QEMU
+
+
+@frozen
+class Configuration:
+    """What a machine is made of.
+
+    Args:
+        qemu: The QEMU binary.
+        accelerator: How instructions are run.
+        kernel: The kernel image.
+        initramfs: The root file system.
+        image: What tells these two from all others; without it no template can be made.
+        memory: Guest memory in MiB.
+        cpus: Number of virtual CPUs.
+        transports: Which devices it has besides the control channel.
+        serial_ports: Names of the virtio-serial ports for tests, if it has virtio-serial.
+        guest_cid: Its vsock address.
+        kernel_arguments: Words to add to the kernel's command line.
+        boot_timeout: Seconds from start to the control daemon's first answer.
+        request_timeout: Seconds for one request to the control daemon.
+        run_directory: Where the directory for its sockets is made; chosen if ``None``.
+    """
+
+    qemu: QEMU
+    accelerator: Accelerator
+    kernel: Path
+    initramfs: Path
+    image: str = ""
+    memory: int = 256
+    cpus: int = 1
+    transports: frozenset[Transport] = frozenset(Transport)
+    serial_ports: tuple[str, ...] = ()
+    guest_cid: int = 3
+    kernel_arguments: tuple[str, ...] = ()
+    boot_timeout: float = 120.0
+    request_timeout: float = 30.0
+    run_directory: Path | None = None
+
+    @property
+    def label(self) -> str:
+        """What it is, in few words, for people."""
+        return f"{self.kernel.parent.name}, {self.memory} MiB, {self.accelerator}"
+
+
+@frozen
+class ColdBoot:
+    """A machine that boots.
+
+    Args:
+        memory: A file that is the guest's memory; anonymous if ``None``.
+    """
+
+    memory: Path | None = None
+
+
+@frozen
+class Restore:
+    """A machine that goes on where a template was frozen.
+
+    Args:
+        memory: The file that is, or is copied on write into, the guest's memory.
+        shared: Whether the machine writes to that file, as a vhost-user device needs.
+        kernel: The beginning of the template's kernel.
+        commands: Descriptor of a socket, as QEMU gets it, with the monitor commands that restore the machine.
+    """
+
+    memory: Path
+    shared: bool
+    kernel: Path
+    commands: int

@@ -1,0 +1,339 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One virtual machine, from its definition to its death."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from kvtest.control import GuestControl
+from kvtest.deadline import Deadline
+from kvtest.errors import BootError, ConnectionLostError, DeadlineExceededError, KvtestError, QMPError, StateError
+from kvtest.ownership import OwnedProcess, RunDirectory, wait_readable
+from kvtest.transport import Transport
+from kvtest.vm.configuration import ColdBoot, Configuration, Restore
+from kvtest.vm.console import Console
+from kvtest.vm.q35 import (
+    CONTROL_SOCKET,
+    HYBRID_SOCKET,
+    MONITOR_SOCKET,
+    VHOST_USER_SOCKET,
+    command_line,
+    plug_vsock,
+    serial_socket,
+)
+from kvtest.vm.qmp import Monitor
+from kvtest.vm.restoration import Restoration
+from kvtest.vm.template import Template
+from kvtest.vsock.device import VsockDevice
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_BOOT = ColdBoot()
+
+
+class State(StrEnum):
+    """Where a machine is in its life."""
+
+    DEFINED = "defined"
+    BOOTING = "booting"
+    READY = "ready"
+    PAUSED = "paused"
+    DEAD = "dead"
+
+
+def requires(
+    *states: State, instead: str
+) -> Callable[[Callable[Concatenate[VM, P], R]], Callable[Concatenate[VM, P], R]]:
+    """Refuse a call in any other state.
+
+    Args:
+        states: Where the call is allowed.
+        instead: What to do otherwise, for the message.
+    """
+
+    def decorate(method: Callable[Concatenate[VM, P], R]) -> Callable[Concatenate[VM, P], R]:
+        @functools.wraps(method)
+        def checked(self: VM, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            if self.state not in states:
+                allowed = " or ".join(states)
+                raise StateError(
+                    f"{method.__name__}() needs a machine that is {allowed}, {self.name} is {self.state}", hint=instead
+                )
+            return method(self, *args, **kwargs)
+
+        return checked
+
+    return decorate
+
+
+class VM:
+    """A virtual machine under QEMU.
+
+    Args:
+        configuration: What it is made of.
+        artifacts: Directory that gets its console, command line, monitor log and QEMU's output.
+        name: What to call it in messages.
+        start: How it gets to its first instruction: with a boot, or as the clone of a template.
+    """
+
+    def __init__(
+        self, configuration: Configuration, artifacts: Path, name: str = "guest", start: ColdBoot | Template = _BOOT
+    ) -> None:
+        self.configuration = configuration
+        self.artifacts = artifacts
+        self.name = name
+        self.console = Console(artifacts / "console.log")
+        self.vsock_device: VsockDevice | None = None
+        #: Whether its end was asked for: with :meth:`kill`, :meth:`power_off` or :meth:`close`.
+        self.end_asked = False
+        #: What its control daemon said first; see :meth:`kvtest.control.GuestControl.ping`.
+        self.identity: dict[str, Any] = {}
+        #: What happened at its start, and how many seconds after the first of it.
+        self.timeline: list[tuple[str, float]] = []
+        self._start = start
+        self._begin = time.monotonic()
+        self._resources = contextlib.ExitStack()
+        self._state = State.DEFINED
+        self._process: OwnedProcess | None = None
+        self._monitor: Monitor | None = None
+        self._monitor_listener: socket.socket | None = None
+        self._monitor_lock = threading.Lock()
+        self._control: GuestControl | None = None
+        self._directory: Path | None = None
+
+    # --- State
+
+    @property
+    def state(self) -> State:
+        """Where it is in its life; notices when QEMU has ended."""
+        if self._state in (State.BOOTING, State.READY, State.PAUSED) and not (self._process and self._process.running):
+            self._state = State.DEAD
+        return self._state
+
+    @property
+    def process(self) -> OwnedProcess:
+        """QEMU."""
+        return self._started(self._process)
+
+    @property
+    def monitor(self) -> Monitor:
+        """QEMU's monitor, opened when it is first needed: a clone that answers has come up without it."""
+        with self._monitor_lock:
+            if self._monitor is None:
+                self._monitor = self._open_monitor(Deadline(self.configuration.request_timeout))
+            return self._monitor
+
+    @property
+    def control(self) -> GuestControl:
+        """The channel to the control daemon."""
+        return self._started(self._control)
+
+    @property
+    def directory(self) -> Path:
+        """The private directory of its sockets."""
+        return self._started(self._directory)
+
+    def _started(self, part: R | None) -> R:
+        if part is None:
+            raise StateError(f"{self.name} is {self._state}", hint="call boot() first")
+        return part
+
+    def serial_path(self, port: str) -> Path:
+        """Return the host socket of a virtio-serial port."""
+        return self.directory / serial_socket(self.configuration.serial_ports.index(port))
+
+    @property
+    def hybrid_path(self) -> Path:
+        """The hybrid-vsock socket that host clients connect to."""
+        return self.directory / HYBRID_SOCKET
+
+    # --- Life
+
+    @requires(State.DEFINED, instead="a machine boots once: make another")
+    def boot(self) -> None:
+        """Start QEMU and wait until the control daemon answers.
+
+        Raises:
+            BootError: It did not get there; the message says which of panic, failed init, QEMU's end or silence it was.
+        """
+        deadline = Deadline(self.configuration.boot_timeout)
+        self.artifacts.mkdir(parents=True, exist_ok=True)
+        try:
+            with contextlib.ExitStack() as resources:
+                self._bring_up(resources, deadline)
+                self._resources = resources.pop_all()
+        except BaseException:
+            self._state = State.DEAD
+            raise
+
+    def _bring_up(self, resources: contextlib.ExitStack, deadline: Deadline) -> None:
+        self._begin = time.monotonic()
+        self._directory = resources.enter_context(RunDirectory(self.configuration.run_directory)).path
+        # Sockets exist before the child that connects to them.
+        self._monitor_listener = resources.enter_context(_listen(self._directory / MONITOR_SOCKET))
+        control_listener = resources.enter_context(_listen(self._directory / CONTROL_SOCKET))
+        vsock = Transport.VHOST_USER_VSOCK in self.configuration.transports
+        if vsock:
+            self.vsock_device = resources.enter_context(
+                VsockDevice(self._directory / VHOST_USER_SOCKET, self.hybrid_path, self.configuration.guest_cid)
+            )
+        start: ColdBoot | Restore
+        if isinstance(self._start, Template):
+            restoration = Restoration(self._start, shared=vsock, resources=resources)
+            start, first_stream = restoration.start, self._start.next_stream
+        else:
+            restoration, start, first_stream = None, self._start, 1
+        command = command_line(self.configuration, self.name, self._directory, self.console.path, start)
+        (self.artifacts / "qemu.sh").write_text(command.script())
+        self._state = State.BOOTING
+        self._process = resources.enter_context(
+            OwnedProcess(
+                command.words,
+                output=self.artifacts / "qemu.log",
+                pass_fds=restoration.pass_fds if restoration is not None else (),
+            )
+        )
+        if restoration is not None:
+            restoration.handed_over()
+        self._note("QEMU started")
+        resources.callback(self._close_monitor)
+        try:
+            stream = self._accept(control_listener, deadline, "QEMU to connect the control channel")
+            self._note("control channel connected")
+            self._control = GuestControl(stream, self.configuration.request_timeout, first_stream=first_stream)
+            resources.callback(self._control.close)
+            if restoration is None:
+                self.identity = self._control.ping(deadline)
+                self._note("control daemon answered")
+                if Transport.VIRTIO_SERIAL in self.configuration.transports:
+                    self._control.await_ports(self.configuration.serial_ports, deadline)
+            else:
+                self.identity = self._control.personalize(self.name, deadline)
+                self._note("control daemon answered")
+                if vsock:
+                    self._plug_vsock(deadline)
+        except (ChildProcessError, ConnectionLostError, DeadlineExceededError, QMPError, OSError) as error:
+            if restoration is not None:
+                restoration.check()
+            raise self._diagnose(error) from error
+        self._state = State.READY
+        self._note("ready")
+        (self.artifacts / "timeline.json").write_text(json.dumps(self.timeline, indent=1) + "\n")
+
+    def _plug_vsock(self, deadline: Deadline) -> None:
+        monitor = self._monitor = self._open_monitor(deadline)
+        for command, arguments in plug_vsock(self.directory):
+            monitor.execute(command, arguments, deadline)
+        self._note("vsock device plugged in")
+        self.control.await_vsock(self.configuration.guest_cid, deadline)
+        self._note("vsock device usable")
+
+    def _open_monitor(self, deadline: Deadline) -> Monitor:
+        listener = self._started(self._monitor_listener)
+        try:
+            connection = self._accept(listener, deadline, "QEMU to connect its monitor")
+        except ChildProcessError as error:
+            raise QMPError(f"the monitor of {self.name} cannot be opened: QEMU ended ({error})") from error
+        monitor = Monitor(connection, self.artifacts / "qmp.jsonl", self.name)
+        monitor.open(deadline)
+        return monitor
+
+    def _close_monitor(self) -> None:
+        if self._monitor is not None:
+            self._monitor.close()
+
+    def _note(self, what: str) -> None:
+        self.timeline.append((what, time.monotonic() - self._begin))
+
+    def _accept(self, listener: socket.socket, deadline: Deadline, awaited: str) -> socket.socket:
+        wait_readable(listener, self.process, deadline, awaited)
+        return listener.accept()[0]
+
+    @requires(State.READY, instead="only a running machine can be paused")
+    def pause(self) -> None:
+        """Stop its CPUs."""
+        self.monitor.execute("stop")
+        self._state = State.PAUSED
+
+    @requires(State.PAUSED, instead="only a paused machine can be resumed")
+    def resume(self) -> None:
+        """Let its CPUs run again."""
+        self.monitor.execute("cont")
+        self._state = State.READY
+
+    @requires(State.BOOTING, State.READY, State.PAUSED, instead="it has ended already")
+    def kill(self) -> None:
+        """Kill QEMU with SIGKILL and wait for its end."""
+        self.end_asked = True
+        self.process.kill()
+        self.process.wait(Deadline(10.0))
+
+    @requires(State.READY, instead="a paused machine cannot power itself off: resume() it, or kill() it")
+    def power_off(self, timeout: Deadline | float = 30.0) -> None:
+        """Ask the guest to power off and wait until QEMU has ended.
+
+        Raises:
+            DeadlineExceededError: It did not end in time.
+        """
+        deadline = Deadline.of(timeout)
+        self.end_asked = True
+        self.control.power_off(deadline)
+        self.process.wait(deadline)
+
+    def close(self) -> None:
+        """End it, however it is, and remove what it has on the host."""
+        self.end_asked |= self.state is not State.DEAD
+        self._resources.close()
+        if self._state is not State.DEFINED:
+            self._state = State.DEAD
+
+    def __enter__(self) -> VM:
+        if self._state is State.DEFINED:
+            self.boot()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- Diagnosis
+
+    def _diagnose(self, error: Exception) -> KvtestError:
+        """Return why the guest did not become ready: the earliest cause that left a trace."""
+        where = f"see {self.artifacts}"
+        if isinstance(error, ConnectionLostError | ConnectionError | QMPError):
+            # QEMU's sockets close before it has ended; its exit status comes right after.
+            with contextlib.suppress(DeadlineExceededError):
+                self.process.wait(Deadline(5.0))
+        if (reason := self.console.init_failure()) is not None:
+            return BootError(f"{self.name} did not boot: its init died: {reason}", hint=self._evidence(where))
+        if (reason := self.console.panic()) is not None:
+            return BootError(f"{self.name} did not boot: kernel panic: {reason}", hint=self._evidence(where))
+        if not self.process.running:
+            said = self.process.tail() or "it printed nothing"
+            return BootError(f"{self.name} did not boot: QEMU ended ({self.process.ending}): {said}", hint=where)
+        if isinstance(error, DeadlineExceededError):
+            return BootError(f"{self.name} did not boot: {error.message}", hint=self._evidence(where))
+        return BootError(f"{self.name} did not boot: {error}", hint=self._evidence(where))
+
+    def _evidence(self, where: str) -> str:
+        indented = "\n".join(f"    | {line}" for line in self.console.tail().splitlines())
+        return f"{where}; the console ends with\n{indented}"
+
+
+def _listen(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    listener.listen(1)
+    return listener

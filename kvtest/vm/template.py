@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Templates: guests that have booted, frozen on disk.
+
+The memory of a template is a file that clones map copy-on-write; its state is what QEMU's migration writes with
+``x-ignore-shared``, which leaves memory out. A template is good for exactly one kind of machine, and its name in the
+cache follows from everything that shapes that machine.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attrs import frozen
+
+from kvtest.cache import Entry
+
+MEMORY, STATE, KERNEL = "memory", "state", "kernel"
+
+
+@frozen
+class Template:
+    """A frozen guest.
+
+    Args:
+        name: Its name in the cache; changes with everything that shapes it.
+        directory: Where its files are.
+        next_stream: The number of the next request on its control channel.
+        extents: Where the memory file has data: offsets and sizes.
+    """
+
+    name: str
+    directory: Path
+    next_stream: int
+    extents: tuple[tuple[int, int], ...]
+
+    @property
+    def memory(self) -> Path:
+        """The file of its memory, as large as the memory."""
+        return self.directory / MEMORY
+
+    @property
+    def state(self) -> Path:
+        """The file of the state of its CPUs and devices."""
+        return self.directory / STATE
+
+    @property
+    def kernel(self) -> Path:
+        """The beginning of its kernel."""
+        return self.directory / KERNEL
+
+    @classmethod
+    def of(cls, entry: Entry) -> Template:
+        """Return an entry of the cache as a template."""
+        manifest = entry.manifest
+        extents = tuple((int(offset), int(size)) for offset, size in manifest["extents"])
+        return cls(entry.path.name, entry.path, int(manifest["next_stream"]), extents)

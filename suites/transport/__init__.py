@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The transport ring: vsock and virtio-serial between host and guest."""

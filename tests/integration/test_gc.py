@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a crash of the machine left, and how it goes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kvtest.deadline import Deadline
+from kvtest.ownership import RunDirectory
+from tests.processes import children_of, wait_for_end
+
+ROOT = Path(__file__).parents[2]
+OWNER = """
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from kvtest.cache import Store, silent
+from kvtest.ownership import RunDirectory
+
+def build(target):
+    (target / "half").write_text("x")
+    print("ready", flush=True)
+    sys.stdin.read()
+    return {}
+
+with RunDirectory(Path(sys.argv[1]) / "run") as directory:
+    (directory.path / "file").touch()
+    Store(Path(sys.argv[1]) / "cache/images").get("entry", build, silent)
+"""
+
+
+@pytest.fixture
+def base() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as directory:  # pytest's own are too long for sockets
+        yield Path(directory)
+
+
+def gc(base: Path, *arguments: str) -> list[str]:
+    """Run it and return what it said of our own directory: this machine may have leftovers of others."""
+    command = [sys.executable, "-m", "kvtest", "gc", f"--cache={base}/cache", f"--run-directory={base}/run", *arguments]
+    said = subprocess.run(command, check=True, capture_output=True, text=True, cwd=base).stdout
+    return [line.split(" /")[0] for line in said.splitlines() if str(base) in line]
+
+
+@pytest.fixture
+def owner(base: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(base)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def left(base: Path) -> list[str]:
+    return sorted(path.name.split("-")[0] for path in (*base.glob("run/*"), *base.glob("cache/images/.building-*")))
+
+
+def test_what_is_in_use_stays(owner: subprocess.Popen[str], base: Path) -> None:
+    with owner:
+        assert gc(base) == []
+        assert left(base) == [".building", "kvtest"]
+    assert owner.returncode == 0
+    assert left(base) == []
+
+
+def test_what_nobody_holds_goes(owner: subprocess.Popen[str], base: Path) -> None:
+    # The keeper first: as after a crash of the machine, nobody is left who would clear up.
+    with owner:
+        for child in children_of(owner.pid):
+            os.kill(child, signal.SIGKILL)
+        owner.kill()
+    assert left(base) == [".building", "kvtest"]
+    (base / "run/kvtest-mine").write_text("a file of that name is none of ours")
+    assert gc(base, "--dry-run") == ["would remove"] * 2
+    assert left(base) == [".building", "kvtest", "kvtest"]
+    assert gc(base) == ["removed"] * 2
+    assert left(base) == ["kvtest"]
+    assert gc(base) == []
+
+
+def test_an_owner_that_is_killed_leaves_nothing_for_gc(owner: subprocess.Popen[str], base: Path) -> None:
+    with owner:
+        keepers = [os.pidfd_open(child) for child in children_of(owner.pid)]
+        owner.kill()
+    assert wait_for_end(keepers, Deadline(20))
+    assert left(base) == []
+
+
+def test_a_run_directory_is_locked(base: Path) -> None:
+    with RunDirectory(base / "run"):
+        assert gc(base) == []

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SIGKILL at any moment: nothing is left of a run, and the next one passes.
+
+``KILLS`` in the environment says how many moments are tried; the default is few enough for every change.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kvtest.deadline import Deadline
+from kvtest.settings import Settings
+from kvtest.vm.template_cache import template_cache
+from tests.processes import children_of, wait_for_end, with_variable
+
+KILLS = int(os.environ.get("KILLS", "9"))
+VICTIMS = ("pytest", "controller", "worker")
+# From nothing, with a template to be made, to the end of the run.
+LONGEST = 9.0
+SUITE = """
+import pytest
+@pytest.mark.parametrize("number", range(6))
+def test_x(guest, vsock, host, number):
+    host.run(["true"])
+    process = host.start_process(["sh", "-c", "sleep 1000 & sleep 1000"])
+    assert guest.run(["true"]).code == 0
+"""
+
+
+class Run:
+    """A run of a small suite in directories of its own, all of whose processes can be told.
+
+    Args:
+        base: The directories.
+        images: The directory of built images.
+        workers: How many workers.
+    """
+
+    def __init__(self, base: Path, images: Path, workers: int) -> None:
+        self.base = base
+        self.cache = base / "cache"
+        self.cache.mkdir(exist_ok=True)
+        if not (self.cache / "images").exists():
+            (self.cache / "images").symlink_to(images)
+        (base / "test_small.py").write_text(SUITE)
+        self.mark = ("MARK_OF_A_TEST", uuid.uuid4().hex)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("KVTEST_", "PYTEST"))}
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "kvtest", "run", "test_small.py", "-n", str(workers)),
+                *(f"--cache={self.cache}", f"--run-directory={base}/run", f"--results={base}/results"),
+            ],
+            cwd=base,
+            env={**environment, self.mark[0]: self.mark[1]},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    def processes(self) -> list[int]:
+        return with_variable(*self.mark)
+
+    def left(self, deadline: Deadline) -> list[str]:
+        """Return what stays of a run besides its results and what it has put into the cache whole.
+
+        Args:
+            deadline: When its processes have to have ended.
+        """
+        while pidfds := [pidfd for pid in self.processes() if (pidfd := _open(pid)) is not None]:
+            if not wait_for_end(pidfds, deadline):
+                break
+        templates = template_cache(self.cache).directory
+        places = (self.base.glob("run/*"), self.cache.glob("*/.building-*"), templates.glob(".building-*"))
+        return [f"process {pid}" for pid in self.processes()] + [str(path) for place in places for path in place]
+
+
+@pytest.fixture
+def base() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as directory:  # pytest's own are too long for sockets
+        yield Path(directory)
+        templates = template_cache(Path(directory) / "cache").directory
+        subprocess.run(["rm", "-rf", str(templates)], check=True)
+
+
+@pytest.mark.parametrize("number", range(KILLS))
+def test_nothing_is_left_and_the_next_run_passes(settings: Settings, base: Path, number: int) -> None:
+    victim = VICTIMS[number % len(VICTIMS)]
+    moment = random.Random(number).uniform(0.0, LONGEST)
+    run = Run(base, settings.cache / "images", workers=0 if victim == "pytest" else 2)
+    with run.process:
+        output = run.process.stdout
+        assert output is not None
+        ended = os.pidfd_open(run.process.pid)
+        # The moment is what is tested: a deadline that nothing is expected to come before.
+        select.select([ended], [], [], moment)
+        os.close(ended)
+        target = run.process.pid
+        if victim == "worker":
+            target = next((pid for pid in children_of(run.process.pid) if _is_worker(pid)), target)
+        if run.process.poll() is None:
+            os.kill(target, signal.SIGKILL)
+        output.read()
+    assert run.left(Deadline(10.0)) == [], f"{victim} killed after {moment:.2f} s"
+
+    again = Run(base, settings.cache / "images", workers=2)
+    said, _ = again.process.communicate(timeout=120)
+    assert again.process.returncode == 0, said.decode()
+    assert again.left(Deadline(10.0)) == []
+
+
+def _is_worker(pid: int) -> bool:
+    return b"execnet" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def _open(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None

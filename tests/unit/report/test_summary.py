@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lines at the end of a run."""
+
+from __future__ import annotations
+
+from kvtest.report import Outcome, Results, RunInfo, TestResult, summary_lines
+
+RUN = RunInfo(start=10.0, hostname="h")
+
+
+def result(name: str, outcome: Outcome, message: str = "", **properties: str) -> TestResult:
+    return TestResult(id=name, outcome=outcome, start=10.0, duration=1.0, message=message, properties=properties)
+
+
+def test_everything_passed() -> None:
+    tests = tuple(result(f"a::{number}", Outcome.PASSED) for number in range(3))
+    assert summary_lines(Results(RUN, tests, 22.34)) == ["3 passed in 12.3 s"]
+
+
+def test_failures_come_with_their_cause_and_requirement() -> None:
+    tests = (
+        result("a::p", Outcome.PASSED, requirement="VSOCK-DATA-001"),
+        result("a::f", Outcome.FAILED, "\x1b[31mred\nmore", requirement="VSOCK-CLOSE-001", artifacts="/r/f"),
+        result("a::g", Outcome.FAILED, requirement="VSOCK-CLOSE-001, VSOCK-DATA-001"),
+        result("a::h", Outcome.FAILED, requirement="SERIAL-OPEN-001"),
+        result("a::i", Outcome.FAILED, requirement=""),
+        result("a::e", Outcome.ERROR, "no boot", requirement="VSOCK-PORT-001"),
+        result("a::d", Outcome.ERROR),
+        result("a::s", Outcome.SKIPPED, requirement="VSOCK-CID-001"),
+    )
+    assert summary_lines(Results(RUN, tests, None)) == [
+        "FAILED a::f",
+        "    red",
+        "    artifacts: /r/f",
+        "FAILED a::g",
+        "FAILED a::h",
+        "FAILED a::i",
+        "ERROR a::e",
+        "    no boot",
+        "ERROR a::d",
+        "violated: SERIAL-OPEN-001 (1 test)",
+        "violated: VSOCK-CLOSE-001 (2 tests)",
+        "violated: VSOCK-DATA-001 (1 test)",
+        "1 passed, 4 failed, 2 errors, 1 skipped in 1.0 s; the run was interrupted",
+    ]
+
+
+def test_no_tests_at_all() -> None:
+    assert summary_lines(Results(RUN, (), 10.0)) == ["no tests ran in 0.0 s"]
