@@ -23,6 +23,7 @@ The tree::
     ├── RPCError                    a ttRPC call ended with a status other than OK
     │   └── ConnectionLostError     its connection ended before the reply
     ├── FrameError                  a peer sent bytes that are not ttRPC
+    ├── LeakError                   something is left on the host that a test has made
     ├── TransportError              a channel could not be opened
     ├── DeviceError                 a guest broke the rules of a device (names the fault)
     ├── InternalError               kvtest itself is at fault (exit status 3)
@@ -164,6 +165,19 @@ class ConnectionLostError(RPCError):
 
 class FrameError(KvtestError):
     """A peer sent bytes that are not ttRPC."""
+
+
+class LeakError(KvtestError):
+    """Something is left on the host that a test has made.
+
+    Args:
+        message: What, one thing a line.
+        things: The things, each in one line.
+    """
+
+    def __init__(self, message: str, *, things: Iterable[str]) -> None:
+        super().__init__(message)
+        self.things = list(things)
 
 
 class TransportError(KvtestError):

@@ -67,11 +67,12 @@ def vsock_sockets() -> list[dict[str, Any]]:
 
 
 def _vsock_socket(message: bytes) -> dict[str, Any]:
-    _family, _type, state, _shutdown, cid, port, peer_cid, peer_port = struct.unpack_from("=BBBBIIII", message)
+    _family, _type, state, _shutdown, cid, port, peer_cid, peer_port, inode = struct.unpack_from("=BBBBIIIII", message)
     return {
         "state": _VSOCK_STATES.get(state, f"state {state}"),
         "local": [cid, port],
         "peer": [peer_cid, peer_port],
+        "inode": inode,
     }
 
 
@@ -81,7 +82,11 @@ def unix_sockets() -> list[dict[str, Any]]:
         rows = [line.split(maxsplit=7) for line in stream.readlines()[1:]]
     listening = 0x10000  # __SO_ACCEPTCON
     return [
-        {"state": "listening" if int(row[3], 16) & listening else "open", "path": row[7].strip()}
+        {
+            "state": "listening" if int(row[3], 16) & listening else "open",
+            "path": row[7].rstrip("\n"),
+            "inode": int(row[6]),
+        }
         for row in rows
         if len(row) == 8
     ]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from kvtest.census import Ledger
 from kvtest.harness.factory import GuestFactory
 from kvtest.harness.guest import Guest
 from kvtest.vm import Configuration
@@ -16,10 +17,12 @@ class SharedGuests:
 
     Args:
         factory: Makes the guests.
+        ledger: Told that they outlive the test that is the first to get one.
     """
 
-    def __init__(self, factory: GuestFactory) -> None:
+    def __init__(self, factory: GuestFactory, ledger: Ledger) -> None:
         self._factory = factory
+        self._ledger = ledger
         self._guests: dict[tuple[Configuration, bool], Guest] = {}
 
     @contextlib.contextmanager
@@ -35,10 +38,11 @@ class SharedGuests:
         """
         guest = self._guests.get((configuration, cold))
         if guest is not None and guest.broken is not None:
-            self._guests.pop((configuration, cold)).close()
+            self._end(configuration, cold)
             guest = None
         if guest is None:
-            guest = self._guests[configuration, cold] = self._factory.start(configuration, cold=cold)
+            with self._ledger.lasting((self, configuration, cold)):
+                guest = self._guests[configuration, cold] = self._factory.start(configuration, cold=cold)
         try:
             yield guest
         finally:
@@ -47,6 +51,9 @@ class SharedGuests:
     def close(self) -> None:
         """End all guests."""
         with contextlib.ExitStack() as guests:
-            for guest in self._guests.values():
-                guests.callback(guest.close)
-        self._guests.clear()
+            for configuration, cold in self._guests:
+                guests.callback(self._end, configuration, cold)
+
+    def _end(self, configuration: Configuration, cold: bool) -> None:
+        self._ledger.release((self, configuration, cold))
+        self._guests.pop((configuration, cold)).close()

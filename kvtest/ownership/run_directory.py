@@ -25,6 +25,7 @@ from kvtest.ownership.owner import current_keeper
 SOCKET_PATH_LIMIT = 107
 _LONGEST_NAME = "vsock_4294967295"
 _PREFIX = "kvtest-"
+_made: set[Path] = set()  # by this process; what has gone is taken out when somebody looks
 
 
 class RunDirectory:
@@ -73,6 +74,13 @@ class RunDirectory:
         self.close()
 
 
+def existing() -> list[Path]:
+    """Return the run directories that this process has made and that are there."""
+    for path in [path for path in _made if not os.path.lexists(path)]:
+        _made.discard(path)
+    return sorted(_made)
+
+
 def default_base() -> Path:
     """Return where run directories are made if nobody says otherwise."""
     if (runtime := os.environ.get("XDG_RUNTIME_DIR")) and os.access(runtime, os.W_OK):
@@ -104,6 +112,7 @@ def _make(parent: Path) -> tuple[Path, int]:
         path = parent / f"{_PREFIX}{secrets.token_hex(4)}"
         current_keeper().remove(path)  # before it is made: there is no moment in which nobody would remove it
         path.mkdir(mode=0o700)
+        _made.add(path)
         with contextlib.suppress(FileNotFoundError):  # taken for left behind, before it was locked
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
             if _locked(descriptor) and path.exists():

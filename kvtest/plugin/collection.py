@@ -24,7 +24,9 @@ _MARKERS = (
 
 # The fixtures that open a transport; the test's ID names the one that it runs over.
 _TRANSPORT_FIXTURES = ("vsock", "serial")
-_OUR_FIXTURES = "kvtest.plugin.fixtures"
+# Every fixture of ours is one of these, or uses one.
+_ROOT_FIXTURES = ("artifacts", "census", "host")
+_OUR_FIXTURES = "kvtest.plugin."
 _PROBLEM: pytest.StashKey[KvtestError] = pytest.StashKey()
 
 
@@ -87,14 +89,14 @@ def _check(item: pytest.Item, catalogue: Catalogue) -> None:
 def is_ours(item: pytest.Item) -> bool:
     """Whether a test uses kvtest."""
     markers = any(item.get_closest_marker(name) for name in ("requirement", "guest", "capability"))
-    return markers or _uses(item, "artifacts")
+    return markers or any(_uses(item, name) for name in _ROOT_FIXTURES)
 
 
 def _uses(item: pytest.Item, fixture: str) -> bool:
     """Whether a test uses a fixture of ours, and not one of the same name that is the project's own."""
     information = getattr(item, "_fixtureinfo", None)  # pytest has no public way to ask
     definitions = information.name2fixturedefs.get(fixture) if information is not None else None
-    return definitions is not None and definitions[-1].func.__module__ == _OUR_FIXTURES
+    return definitions is not None and definitions[-1].func.__module__.startswith(_OUR_FIXTURES)
 
 
 def requirements_of(item: pytest.Item) -> list[str]:

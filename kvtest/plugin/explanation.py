@@ -9,7 +9,7 @@ import pytest
 from _pytest._code.code import ExceptionChainRepr  # pytest has no public name for it
 
 from kvtest.conformance import shipped
-from kvtest.errors import DeviceError, InternalError, KvtestError
+from kvtest.errors import DeviceError, InternalError, KvtestError, LeakError
 from kvtest.plugin.collection import requirements_of, transports_of
 from kvtest.plugin.evidence import guest_of
 from kvtest.plugin.options import reproduce_command
@@ -46,7 +46,7 @@ def explain(item: pytest.Item, exception: pytest.ExceptionInfo[BaseException], r
     report.user_properties.extend(kinds)
     item.user_properties.extend(kinds)  # for the reports that follow
     artifacts = session_of(item.config).artifacts(item)
-    if isinstance(error, KvtestError) and report.when == "setup":
+    if isinstance(error, KvtestError) and (report.when == "setup" or isinstance(error, LeakError)):
         (artifacts / "traceback.txt").write_text(str(exception.getrepr(style="long")))
         report.longrepr = safe(str(error))
     _make_safe(report.longrepr)
@@ -54,7 +54,9 @@ def explain(item: pytest.Item, exception: pytest.ExceptionInfo[BaseException], r
     if internal is not None:
         (artifacts / "internal-error.txt").write_text(internal.details)
     catalogue = shipped()
-    for identifier in [] if internal is not None else requirements_of(item):
+    # Neither our own fault nor what is left on the host says anything of what the test checks.
+    silent = internal is not None or isinstance(error, LeakError)
+    for identifier in [] if silent else requirements_of(item):
         requirement = catalogue[identifier]
         lines += [f"violated: {requirement}", f"  source: {'; '.join(map(str, requirement.sources))}"]
     lines += [f"artifacts: {artifacts}", f"reproduce: {reproduce_command(item)}"]

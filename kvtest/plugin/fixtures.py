@@ -64,7 +64,8 @@ def _guests_of_the_module(request: pytest.FixtureRequest) -> Iterator[SharedGues
     from kvtest.harness import SharedGuests
     from kvtest.plugin.session import session_of
 
-    shared = SharedGuests(session_of(request.config).factory)
+    session = session_of(request.config)
+    shared = SharedGuests(session.factory, session.ledger)
     yield shared
     shared.close()
 

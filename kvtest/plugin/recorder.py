@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from kvtest.errors import InternalError
+from kvtest.errors import InternalError, LeakError
 from kvtest.report import Outcome, ResultLog, Results, RunInfo, TestResult, stable_id, summary_lines, write_junit
 from kvtest.report.directory import JUNIT_FILE, RESULTS_FILE
 
@@ -91,8 +91,10 @@ def _failed(result: TestResult, report: pytest.TestReport) -> TestResult:
     result = evolve(result, details=f"{result.details}{report.longreprtext}\n{story}")
     if result.outcome is Outcome.FAILED:  # what fails after a failure is its consequence
         return result
-    ours = result.properties.get("error") == InternalError.__name__  # says nothing about what is tested
-    outcome = Outcome.FAILED if report.when == "call" and not ours else Outcome.ERROR
+    error = result.properties.get("error")
+    # Our own fault says nothing about what is tested; what a test leaves is found after its end, and is its failure.
+    failed = error == LeakError.__name__ or (report.when == "call" and error != InternalError.__name__)
+    outcome = Outcome.FAILED if failed else Outcome.ERROR
     return evolve(result, outcome=outcome, message=_first_cause(report))
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Generator
 from typing import TYPE_CHECKING
@@ -75,8 +76,10 @@ class Reporting:
             from kvtest.plugin.session import results_directory
 
             properties = {setting.name: text for setting, text, _ in options.loaded(self._config).changed()}
+            session = existing_session(self._config)
             try:
-                self._recorder = Recorder(results_directory(self._config), properties)
+                with session.ledger.lasting(self) if session is not None else contextlib.nullcontext():
+                    self._recorder = Recorder(results_directory(self._config), properties)
             except SettingError as error:
                 pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
         if self._recorder is not None:

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from kvtest.census import Ledger, Marks
 from kvtest.errors import KvtestError, SettingError
 from kvtest.guest.libc import die_with_parent
 from kvtest.harness import GuestFactory
 from kvtest.host.local import LocalHost
+from kvtest.ownership.owner import current_keeper
 from kvtest.plugin import options
 from kvtest.plugin.state import SESSION
+from kvtest.vm.qmp import start_monitors
 
 _LONGEST_NAME = 150  # with room for a suffix below the 255 bytes that file systems take
 
@@ -32,7 +35,10 @@ class Session:
         worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
         if hasattr(config, "workerinput"):
             die_with_parent(os.getppid())
+        current_keeper()  # lasts as long as this process, so it is there before the first census
         self.factory = GuestFactory(self.settings, self.results / "guests", label=f"guest-{worker}")
+        self.ledger = Ledger(Marks(), self.settings.census_ignore)
+        self.ledger.marks.add_place(self.results)
         self._host: LocalHost | None = None
         self._prepared = False
         self._problem: KvtestError | None = None
@@ -46,7 +52,9 @@ class Session:
         if not self._prepared:
             self._prepared = True
             try:
-                self.factory.prepare()
+                with self.ledger.lasting("what is made once"):
+                    start_monitors()
+                    self.factory.prepare()
             except KvtestError as error:
                 self._problem = error
         if self._problem is not None:
@@ -56,7 +64,8 @@ class Session:
     def host(self) -> LocalHost:
         """The host, for work in a process other than pytest's."""
         if self._host is None:
-            self._host = LocalHost(self.results / "host")
+            with self.ledger.lasting("the host"):
+                self._host = LocalHost(self.results / "host")
         return self._host
 
     def artifacts(self, item: pytest.Item) -> Path:

@@ -17,6 +17,7 @@ from kvtest.settings.values import (
     File,
     Kind,
     NameOrDirectory,
+    Patterns,
     Program,
     Seconds,
     Text,
@@ -146,6 +147,17 @@ class Settings:
         )
     )
     results: Path = attrs.field(metadata=_about(File(), "kvtest-results", "Directory that gets reports and artifacts"))
+    census_timeout: float = attrs.field(
+        metadata=_about(Seconds(), "5", "Seconds after a test until what it has made must be gone from the host")
+    )
+    census_ignore: tuple[str, ...] = attrs.field(
+        metadata=_about(
+            Patterns(),
+            "",
+            "What a test may leave on the host: shell patterns of KIND:TEXT, such as descriptor:*/dev/urandom",
+            default_text="none",
+        )
+    )
     run_directory: Path | None = attrs.field(
         metadata=_about(
             File(), None, "Directory for sockets of running guests; its path has to be short", default_text="chosen"

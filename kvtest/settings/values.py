@@ -202,6 +202,28 @@ class Seconds(Kind[float]):
         return f"{value:g}"
 
 
+class Patterns(Kind[tuple[str, ...]]):
+    """Any number of texts: a list in TOML, commas or a repeated flag elsewhere."""
+
+    metavar = "PATTERN[,PATTERN…]"
+    repeatable = True
+
+    def parse(self, text: str) -> object:
+        """Return the items between the commas."""
+        return _items(text)
+
+    def check(self, value: object, context: Context) -> tuple[str, ...]:
+        """Return the texts, each once."""
+        items = self.parse(value) if isinstance(value, str) else value
+        if not isinstance(items, list) or not all(isinstance(item, str) and item.strip() for item in items):
+            raise InvalidValueError(f"{value!r} is not a list of texts")
+        return tuple(dict.fromkeys(item.strip() for item in items))
+
+    def render(self, value: tuple[str, ...]) -> str:
+        """Return the texts with commas between them."""
+        return ",".join(value)
+
+
 class Choice(Kind[E]):
     """One of an enumeration's values.
 
@@ -244,7 +266,7 @@ class Choices(Kind[tuple[E, ...]]):
 
     def parse(self, text: str) -> object:
         """Return the items between the commas."""
-        return [item.strip() for item in text.split(",") if item.strip()]
+        return _items(text)
 
     def check(self, value: object, context: Context) -> tuple[E, ...]:
         """Return the members in the order in which they were written, each once."""
@@ -258,3 +280,7 @@ class Choices(Kind[tuple[E, ...]]):
     def render(self, value: tuple[E, ...]) -> str:
         """Return the values with commas between them."""
         return ",".join(value)
+
+
+def _items(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]

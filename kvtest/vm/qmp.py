@@ -32,15 +32,19 @@ class _Loop:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def run(self, work: Coroutine[Any, Any, T], deadline: Deadline, awaited: str) -> T:
-        """Run ``work`` on the loop and return its result."""
+    def start(self) -> asyncio.AbstractEventLoop:
+        """Return the loop, running."""
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 thread = threading.Thread(target=self._serve, args=(self._loop,), name="kvtest-qmp", daemon=True)
                 thread.start()
                 atexit.register(self._end, self._loop, thread)
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+            return self._loop
+
+    def run(self, work: Coroutine[Any, Any, T], deadline: Deadline, awaited: str) -> T:
+        """Run ``work`` on the loop and return its result."""
+        future = asyncio.run_coroutine_threadsafe(work, self.start())
         try:
             return future.result(deadline.remaining)
         except TimeoutError:
@@ -65,6 +69,11 @@ class _Loop:
 
 
 _loop = _Loop()
+
+
+def start_monitors() -> None:
+    """Start what all monitors share and what lasts as long as this process, unless it has been started."""
+    _loop.start()
 
 
 class Monitor:

@@ -69,6 +69,8 @@ def test_defaults(project: Path) -> None:
         mirror=None,
         boot_timeout=120.0,
         request_timeout=30.0,
+        census_timeout=5.0,
+        census_ignore=(),
     )
     assert {origin.source for origin in loaded.origins.values()} == {Source.DEFAULT}
     assert loaded.report_lines() == []
@@ -152,6 +154,8 @@ def _other_value(name: str) -> object:
         "cpus": 2,
         "boot_timeout": 7.5,
         "request_timeout": 8,
+        "census_timeout": 9,
+        "census_ignore": ("process:*",),
         "cache": Path("/other"),
         "results": Path("/other"),
         "run_directory": Path("/other"),
