@@ -23,7 +23,7 @@ from kvtest.settings.values import (
     Text,
     WholeNumber,
 )
-from kvtest.start import GuestStart
+from kvtest.start import GuestStart, ReadAhead
 from kvtest.transport import Transport
 
 _METADATA = "kvtest.setting"
@@ -133,6 +133,13 @@ class Settings:
             Choice(GuestStart, "start"),
             GuestStart.CLONE.value,
             "How guests start: as clones of one that was frozen after its boot, or each with a boot of its own",
+        )
+    )
+    read_ahead: ReadAhead = attrs.field(
+        metadata=_about(
+            Choice(ReadAhead, "read-ahead"),
+            ReadAhead.AUTO.value,
+            "Whether the next test's guest is started while a test runs; auto where each worker has two processors",
         )
     )
     qemu: str = attrs.field(metadata=_about(Program(), "qemu-system-x86_64", "QEMU: a program on PATH, or its path"))

@@ -14,7 +14,7 @@ import pytest
 from kvtest.accelerator import AcceleratorChoice
 from kvtest.errors import SettingError
 from kvtest.settings import SETTINGS, LoadedSettings, Setting, Settings, Source, load, markdown
-from kvtest.start import GuestStart
+from kvtest.start import GuestStart, ReadAhead
 from kvtest.transport import Transport
 
 HOME = {"HOME": "/home/somebody"}
@@ -60,6 +60,7 @@ def test_defaults(project: Path) -> None:
         guest_image="guest",
         accelerator=AcceleratorChoice.AUTO,
         guest_start=GuestStart.CLONE,
+        read_ahead=ReadAhead.AUTO,
         qemu="qemu-system-x86_64",
         memory=256,
         cpus=1,
@@ -150,6 +151,7 @@ def _other_value(name: str) -> object:
         "transport": (Transport.VIRTIO_SERIAL,),
         "accelerator": AcceleratorChoice.TCG,
         "guest_start": GuestStart.BOOT,
+        "read_ahead": ReadAhead.OFF,
         "memory": 512,
         "cpus": 2,
         "boot_timeout": 7.5,
