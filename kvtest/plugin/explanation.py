@@ -9,9 +9,9 @@ import pytest
 from _pytest._code.code import ExceptionChainRepr  # pytest has no public name for it
 
 from kvtest.conformance import shipped
-from kvtest.errors import DeviceError, InternalError, KvtestError, LeakError
+from kvtest.errors import DeadlineExceededError, DeviceError, InternalError, KvtestError, LeakError
 from kvtest.plugin.collection import requirements_of, transports_of
-from kvtest.plugin.evidence import guest_of
+from kvtest.plugin.evidence import guest_of, keep_diagnosis
 from kvtest.plugin.options import reproduce_command
 from kvtest.plugin.session import session_of
 from kvtest.report.text import safe
@@ -51,6 +51,8 @@ def explain(item: pytest.Item, exception: pytest.ExceptionInfo[BaseException], r
         report.longrepr = safe(str(error))
     _make_safe(report.longrepr)
     lines = [f"first cause: {first_cause(item, error)}"]
+    if isinstance(error, DeadlineExceededError):
+        lines.append(f"evidence: {keep_diagnosis(item)}")
     if internal is not None:
         (artifacts / "internal-error.txt").write_text(internal.details)
     catalogue = shipped()

@@ -51,6 +51,8 @@ def guest(request: pytest.FixtureRequest, artifacts: Path) -> Iterator[Guest]:
     session.prepare()
     wanted = guest_request(request.node)
     configuration = _configuration(session, request.node, wanted)
+    if not wanted.cold:
+        session.make_template(configuration)
     if wanted.scope == "module" and not wanted.fresh:
         shared: SharedGuests = request.getfixturevalue("_guests_of_the_module")
         lent: AbstractContextManager[Guest] = shared.lend(configuration, cold=wanted.cold)

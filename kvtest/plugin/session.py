@@ -17,7 +17,8 @@ from kvtest.host.local import LocalHost
 from kvtest.ownership.owner import current_keeper
 from kvtest.plugin import options
 from kvtest.plugin.state import SESSION
-from kvtest.start import ReadAhead
+from kvtest.plugin.timeouts import suspended
+from kvtest.start import GuestStart, ReadAhead
 from kvtest.vm import Configuration
 from kvtest.vm.qmp import start_monitors
 
@@ -56,7 +57,7 @@ class Session:
         if not self._prepared:
             self._prepared = True
             try:
-                with self.ledger.lasting("what is made once"):
+                with suspended(), self.ledger.lasting("what is made once"):
                     start_monitors()
                     self.factory.prepare()
             except KvtestError as error:
@@ -77,6 +78,12 @@ class Session:
         path = self.results / "artifacts" / directory_name(item.nodeid)
         path.mkdir(parents=True, exist_ok=True)
         return path
+
+    def make_template(self, configuration: Configuration) -> None:
+        """Make the template of a kind of guest, if need be: a test does not wait for it in its own time."""
+        if self.settings.guest_start is GuestStart.CLONE:
+            with suspended():
+                self.factory.template(configuration)
 
     def start(self, configuration: Configuration, *, cold: bool) -> Guest:
         """Start a guest for one test; see :meth:`kvtest.harness.GuestFactory.start`."""

@@ -154,6 +154,11 @@ class Settings:
         )
     )
     results: Path = attrs.field(metadata=_about(File(), "kvtest-results", "Directory that gets reports and artifacts"))
+    test_timeout: float = attrs.field(
+        metadata=_about(
+            Seconds(), "300", "Seconds that a test, or its fixtures before or after it, may take; then it fails"
+        )
+    )
     census_timeout: float = attrs.field(
         metadata=_about(Seconds(), "5", "Seconds after a test until what it has made must be gone from the host")
     )

@@ -70,6 +70,7 @@ def test_defaults(project: Path) -> None:
         mirror=None,
         boot_timeout=120.0,
         request_timeout=30.0,
+        test_timeout=300.0,
         census_timeout=5.0,
         census_ignore=(),
     )
@@ -156,6 +157,7 @@ def _other_value(name: str) -> object:
         "cpus": 2,
         "boot_timeout": 7.5,
         "request_timeout": 8,
+        "test_timeout": 7,
         "census_timeout": 9,
         "census_ignore": ("process:*",),
         "cache": Path("/other"),
