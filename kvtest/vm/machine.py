@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import signal
 import socket
 import threading
 import time
@@ -346,6 +347,8 @@ class VM:
             return BootError(f"{self.name} did not boot: kernel panic: {reason}", hint=self._evidence(where))
         if not self.process.running:
             said = self.process.tail() or "it printed nothing"
+            if self.process.status == -signal.SIGBUS:
+                where = f"the file of its memory has no room to grow (df); {where}"
             return BootError(f"{self.name} did not boot: QEMU ended ({self.process.ending}): {said}", hint=where)
         if isinstance(error, DeadlineExceededError):
             return BootError(f"{self.name} did not boot: {error.message}", hint=self._evidence(where))
