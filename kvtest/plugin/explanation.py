@@ -94,8 +94,14 @@ def _make_safe(representation: object) -> None:
 
 
 def _is_ours(exception: pytest.ExceptionInfo[BaseException]) -> bool:
-    """Whether something was raised by kvtest's code, called rightly or wrongly, or by what it uses."""
-    return any(Path(str(entry.path)).is_relative_to(package_directory()) for entry in exception.traceback)
+    """Whether something was raised by kvtest's code, called rightly or wrongly, or by what it uses.
+
+    The plugin's hooks are around every test, so they count only where it was raised in them.
+    """
+    *around, innermost = (Path(str(entry.path)) for entry in exception.traceback)
+    package = package_directory()
+    within = [path for path in around if not path.is_relative_to(package / "plugin")]
+    return any(path.is_relative_to(package) for path in (*within, innermost))
 
 
 def _internal(item: pytest.Item) -> InternalError | None:
