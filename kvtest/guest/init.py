@@ -14,7 +14,7 @@ import socket
 import struct
 import sys
 
-from kvtest.guest import libc
+from kvtest.guest import libc, service
 from kvtest.guest.daemon import Daemon
 from kvtest.guest.messages import CONTROL_PORT
 from kvtest.guest.ports import Ports
@@ -43,12 +43,15 @@ def main() -> None:
         _raise_loopback()
         ports = Ports()
         channel = os.open(ports.wait(CONTROL_PORT), os.O_RDWR | os.O_CLOEXEC)
+        agent = service.Agent() if service.described() else None
+        if agent is not None:
+            agent.await_listening()  # a guest that answers on the control channel has its agent
         daemon = os.fork()
         if daemon == 0:
             _run_daemon(channel, ports)
         os.close(channel)
         ports.close()
-        _supervise(daemon)
+        _supervise(daemon, agent)
     except BaseException as error:
         _die(f"{type(error).__name__}: {error}")
 
@@ -98,15 +101,15 @@ def _run_daemon(channel: int, ports: Ports) -> None:
     os._exit(1)
 
 
-def _supervise(daemon: int) -> None:
-    """Reap for ever; the end of the daemon is the end of the guest."""
+def _supervise(daemon: int, agent: service.Agent | None) -> None:
+    """Reap for ever; the end of the daemon is the end of the guest, that of the agent is told."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
         pid, status = os.wait()
         if pid == daemon:
-            code = os.waitstatus_to_exitcode(status)
-            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
-            _die(f"the control daemon {how}")
+            _die(f"the control daemon {service.ending(status)}")
+        if agent is not None and pid == agent.pid:
+            print(f"kvtest: {agent.name} {service.ending(status)}", flush=True)
 
 
 def _die(reason: str) -> None:

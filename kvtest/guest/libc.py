@@ -8,6 +8,7 @@ import os
 import signal
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+_PR_SET_CHILD_SUBREAPER = 36
 _RB_POWER_OFF = 0x4321FEDC  # reboot(2); the library adds the magic numbers
 
 _library = ctypes.CDLL(None, use_errno=True)
@@ -27,6 +28,11 @@ def mount(source: str, target: str, kind: str, data: str) -> None:
 def power_off() -> None:
     """Switch the machine off; returns only if that is not possible."""
     _library.reboot(_RB_POWER_OFF)
+
+
+def become_subreaper() -> None:
+    """Become the parent of every process below this one whose own parent ends."""
+    _library.prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def die_with_parent(parent: int) -> None:

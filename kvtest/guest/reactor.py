@@ -75,6 +75,11 @@ class Writer:
         self._on_drained: list[Callable[[], None]] = []
         os.set_blocking(descriptor, False)
 
+    @property
+    def buffered(self) -> int:
+        """Bytes that could not be written yet."""
+        return len(self._buffer)
+
     def write(self, data: bytes, drained: Callable[[], None] | None = None) -> None:
         """Write bytes, after those before them.
 

@@ -23,6 +23,8 @@ from kvtest.vm.configuration import ColdBoot
 from kvtest.vm.template import Template
 from kvtest.vm.template_cache import template_cache
 
+#: The recipe of guests with an agent; the setting ``agent`` puts another program into it.
+AGENT_RECIPE = "agent"
 _FIRST_CID = 3  # lower ones are reserved (vsock(7))
 _ROOM = 1 << 30  # bytes of memory that stay free beside a guest that nobody has asked for yet
 
@@ -44,7 +46,7 @@ class GuestFactory:
         self._progress = progress
         self._numbers = itertools.count(1)
         self._cids = itertools.count(_FIRST_CID)
-        self._images: dict[str, Image] = {}
+        self._images: dict[tuple[str, str], Image] = {}
         self._templates: dict[Configuration, Template] = {}
         self._decision: Decision | None = None
         self._ahead: tuple[Configuration, VM] | None = None
@@ -54,16 +56,18 @@ class GuestFactory:
         """The QEMU in use."""
         return QEMU.find(self.settings.qemu)
 
-    def image(self, kernel: str | None = None) -> Image:
+    def image(self, kernel: str | None = None, recipe: str | None = None) -> Image:
         """Return the guest image with a kernel, built if need be.
 
         Args:
             kernel: Its name; the settings' if ``None``.
+            recipe: Name of the root file system's recipe; the settings' if ``None``.
         """
-        name = kernel or self.settings.guest_kernel
+        name = (kernel or self.settings.guest_kernel, recipe or self.settings.guest_image)
         if name not in self._images:
             cache = ImageCache(self.settings.cache, self.settings.mirror)
-            self._images[name] = cache.ensure(name, self.settings.guest_image, self._progress)
+            agent = self.settings.agent if recipe == AGENT_RECIPE else None
+            self._images[name] = cache.ensure(*name, self._progress, agent=agent)
         return self._images[name]
 
     @property
@@ -89,7 +93,7 @@ class GuestFactory:
             request: What was asked for.
             vsock: Whether it has a vsock device, if the request does not say.
         """
-        image = self.image(request.kernel)
+        image = self.image(request.kernel, request.image)
         transports = set(self.settings.transport)
         if not (vsock if request.vsock is None else request.vsock):
             transports.discard(Transport.VHOST_USER_VSOCK)

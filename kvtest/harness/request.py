@@ -34,6 +34,7 @@ class GuestRequest:
         cold: A guest that has booted by itself. Others are clones of one that has.
         vsock: Whether it has a vsock device; ``None`` for one if the test uses the fixture ``vsock``.
         kernel: Name of the guest kernel; the settings' if ``None``.
+        image: Recipe of the root file system; the settings' if ``None``.
         memory: MiB; the settings' if ``None``.
         cpus: Virtual CPUs; the settings' if ``None``.
         serial_ports: Names of the virtio-serial ports.
@@ -45,6 +46,7 @@ class GuestRequest:
     cold: bool = False
     vsock: bool | None = None
     kernel: str | None = None
+    image: str | None = None
     memory: int | None = None
     cpus: int | None = None
     serial_ports: tuple[str, ...] = DEFAULT_SERIAL_PORTS
@@ -88,5 +90,7 @@ class GuestRequest:
                 yield f"{name}={value!r}: each port has a name of its own"
         if len(self.serial_ports) > _MOST_SERIAL_PORTS:
             yield f"{len(self.serial_ports)} serial ports: there is room for {_MOST_SERIAL_PORTS}"
-        if self.kernel is not None and not isinstance(self.kernel, str):
-            yield f"kernel={self.kernel!r}: it is a name"
+        for name in ("kernel", "image"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                yield f"{name}={value!r}: it is a name"

@@ -18,6 +18,7 @@ from kvtest.concurrency import at_once
 from kvtest.errors import UsageError
 from kvtest.image import kernel as kernels
 from kvtest.image import root as roots
+from kvtest.image.agent import Agent, find_agent
 from kvtest.image.recipe import Kernel, Recipe, find_kernel, load_recipe
 from kvtest.ownership import temporary_directory
 
@@ -78,13 +79,16 @@ class ImageCache:
         self._images = Store(directory / "images")
         self._layers = Store(directory / "layers")
 
-    def ensure(self, kernel: str, recipe: str = "guest", progress: Progress = silent) -> Image:
+    def ensure(
+        self, kernel: str, recipe: str = "guest", progress: Progress = silent, *, agent: Path | None = None
+    ) -> Image:
         """Return an image, built if need be.
 
         Args:
             kernel: Name of the kernel, or ``path:DIRECTORY``.
             recipe: Name of the recipe, or the path of a TOML file.
             progress: Told of each step.
+            agent: The program that runs in it in place of the recipe's guest agent.
 
         Raises:
             UnknownNameError: There is no such kernel or recipe.
@@ -93,7 +97,7 @@ class ImageCache:
             ImageError: Building failed.
             CacheError: The cache cannot be written.
         """
-        plan = _Plan.of(kernel, recipe)
+        plan = _Plan.of(kernel, recipe, agent)
         return Image.of(self._images.get(plan.image, lambda target: self._build(plan, target, progress), progress))
 
     def find(self, kernel: str, recipe: str = "guest") -> Image | None:
@@ -160,7 +164,7 @@ class ImageCache:
         def build(target: Path) -> dict[str, Any]:
             with progress("guest code"):
                 archive = (root.path / roots.ROOT_FILE).read_bytes()
-                return _in_scratch(target, lambda scratch: roots.build_code(archive, scratch, target))
+                return _in_scratch(target, lambda scratch: roots.build_code(plan.agent, archive, scratch, target))
 
         return self._layers.get(plan.code, build, progress)
 
@@ -173,22 +177,24 @@ class _Plan:
     kernel: Kernel
     recipe_name: str
     recipe: Recipe
+    agent: Agent | None
     root: str
     modules: str
     code: str
     image: str
 
     @classmethod
-    def of(cls, kernel_name: str, recipe_name: str) -> _Plan:
+    def of(cls, kernel_name: str, recipe_name: str, program: Path | None = None) -> _Plan:
         kernel, recipe = find_kernel(kernel_name), load_recipe(recipe_name)
+        agent = find_agent(recipe.agent if program is None else str(program))
         own = [] if kernel.path is None else _state_of(kernel.path)
         root = f"root-{fingerprint(_FORMAT, recipe.suite, recipe.packages, recipe.remove, recipe.links)}"
         modules = f"kernel-{fingerprint(_FORMAT, kernel, recipe.modules, own)}"
-        code = f"code-{fingerprint(_FORMAT, root, roots.code_fingerprint())}"
+        code = f"code-{fingerprint(_FORMAT, root, roots.code_fingerprint(agent))}"
         stem = Path(recipe_name).stem
         label = "own" if kernel.path is not None else kernel_name
         image = f"{stem}-{label}-{fingerprint(_FORMAT, root, modules, code)}"
-        return cls(kernel_name, kernel, recipe_name, recipe, root, modules, code, image)
+        return cls(kernel_name, kernel, recipe_name, recipe, agent, root, modules, code, image)
 
 
 def _state_of(directory: Path) -> list[list[object]]:

@@ -45,6 +45,7 @@ class Recipe:
         remove: Shell patterns of what to leave out.
         links: Symbolic links to add, from name to target.
         modules: Kernel modules.
+        agent: The guest agent that runs in it: ``reference``, or the path of a program such as kata-agent.
     """
 
     suite: str
@@ -52,6 +53,7 @@ class Recipe:
     remove: tuple[str, ...] = ()
     links: dict[str, str] = Factory(dict)
     modules: Modules = Modules()
+    agent: str | None = None
 
 
 @frozen
@@ -85,10 +87,34 @@ def load_recipe(name: str) -> Recipe:
     if not path.is_file():
         shipped = [entry.stem for entry in recipes_directory().glob("*.toml") if entry.stem != "kernels"]
         raise UnknownNameError("guest image", name, shipped)
-    recipe = structure(Recipe, _read(path), where=str(path), error=RecipeError)
+    recipe = structure(Recipe, _on_its_base(_read(path), path), where=str(path), error=RecipeError)
     for problem in _problems(recipe):
         raise RecipeError(f"{path}: {problem}")
     return recipe
+
+
+def _on_its_base(table: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return a recipe's table on top of that of the shipped recipe that its key ``base`` names, if it has one."""
+    base = table.pop("base", None)
+    if base is None:
+        return table
+    below = recipes_directory() / f"{base}.toml"
+    if below == path or not below.is_file():
+        raise RecipeError(f"{path}: 'base' is {base!r}, which is no other recipe", hint='such as base = "guest"')
+    return _merged(_read(below), table)
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Return two tables as one: lists are joined, tables merged, anything else of ``above`` wins."""
+    result = dict(below)
+    for key, value in above.items():
+        if isinstance(value, list) and isinstance(below.get(key), list):
+            result[key] = [*below[key], *value]
+        elif isinstance(value, dict) and isinstance(below.get(key), dict):
+            result[key] = _merged(below[key], value)
+        else:
+            result[key] = value
+    return result
 
 
 def _problems(recipe: Recipe) -> Iterator[str]:

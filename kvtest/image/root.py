@@ -11,6 +11,7 @@ from typing import Any
 from kvtest.cache import fingerprint
 from kvtest.errors import ImageError, RecipeError
 from kvtest.image import bootstrap, cpio
+from kvtest.image.agent import AGENT_CODE, Agent
 from kvtest.image.recipe import Recipe
 from kvtest.ownership import run, temporary_directory
 from kvtest.resources import package_directory
@@ -57,15 +58,17 @@ def build_root(recipe: Recipe, mirror: str | None, scratch: Path, target: Path) 
     return {"packages": packages}
 
 
-def code_fingerprint() -> str:
-    """Return a digest of all the code that goes into guests."""
-    return fingerprint(_INIT, [[str(name), path.read_bytes().hex()] for name, path in _code_files()])
+def code_fingerprint(agent: Agent | None) -> str:
+    """Return a digest of all the code that goes into guests with an agent, or without one."""
+    code = [[str(name), path.read_bytes().hex()] for name, path in _code_files()]
+    return fingerprint(_INIT, code, *([] if agent is None else [agent.fingerprint()]))
 
 
-def build_code(root: bytes, scratch: Path, target: Path) -> dict[str, Any]:
+def build_code(agent: Agent | None, root: bytes, scratch: Path, target: Path) -> dict[str, Any]:
     """Put an archive with kvtest's guest code into ``target``, compiled by the guest's own Python.
 
     Args:
+        agent: The guest agent that goes with it.
         root: The archive of the root file system.
         scratch: A directory for intermediate files.
         target: Where the result goes.
@@ -78,7 +81,9 @@ def build_code(root: bytes, scratch: Path, target: Path) -> dict[str, Any]:
     for name, path in _code_files():
         (package / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, package / name)
-    _compile(tree, package, f"/{_PACKAGES}/kvtest", beside_sources=True)
+    if agent is not None:
+        agent.install(tree, code, code / _PACKAGES)
+    _compile(tree, code / _PACKAGES, f"/{_PACKAGES}", beside_sources=True)
     archive = cpio.Archive()
     archive.tree(code)
     archive.file("init", _INIT.encode(), mode=0o755)
@@ -90,7 +95,8 @@ def _code_files() -> list[tuple[Path, Path]]:
     base = package_directory()
     found = [base / part for part in _GUEST_CODE if part.endswith(".py")]
     found += [path for part in _GUEST_CODE if not part.endswith(".py") for path in (base / part).rglob("*.py")]
-    return sorted((path.relative_to(base), path) for path in found)
+    named = [(path.relative_to(base), path) for path in found]
+    return sorted((name, path) for name, path in named if not name.as_posix().startswith(AGENT_CODE))
 
 
 def _link(tree: Path, name: str, target: str) -> None:

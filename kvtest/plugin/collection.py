@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 _MARKERS = (
     "requirement(ID): the promise that the test checks, one of suites/requirements; may be given more than once",
-    'guest(scope="function", fresh=False, cold=False, vsock=None, kernel=None, memory=None, cpus=None, '
+    'guest(scope="function", fresh=False, cold=False, vsock=None, kernel=None, image=None, memory=None, cpus=None, '
     "serial_ports=[...], kernel_arguments=[...]): what the test asks of its guest",
     "measurement: the test measures something, so no guest is started beside it that it has not asked for",
     "capability(NAME): what the machine must be able to do for the test, such as kvm; else skipped, with the cure",
 )
 
 # The fixtures that open a transport; the test's ID names the one that it runs over.
-_TRANSPORT_FIXTURES = ("vsock", "serial")
+_TRANSPORT_FIXTURES = ("vsock", "serial", "endpoint")
 # Every fixture of ours is one of these, or uses one.
 _ROOT_FIXTURES = ("artifacts", "census", "host")
 _OUR_FIXTURES = "kvtest.plugin."

@@ -121,6 +121,22 @@ class Settings:
         )
     )
     guest_image: str = attrs.field(metadata=_about(Text("RECIPE"), "guest", "Recipe of the guest's root file system"))
+    agent: Path | None = attrs.field(
+        metadata=_about(
+            File(),
+            None,
+            "Guest agent under test: the path of a program such as kata-agent, for x86-64, that runs in our image",
+            default_text="the reference agent",
+        )
+    )
+    agent_address: str | None = attrs.field(
+        metadata=_about(
+            Text("ADDRESS"),
+            None,
+            "Guest agent under test that runs already: vsock://CID:PORT, hvsock://PATH:PORT, unix://PATH, "
+            "unix://@NAME or serial://PATH",
+        )
+    )
     accelerator: AcceleratorChoice = attrs.field(
         metadata=_about(
             Choice(AcceleratorChoice, "accelerator"),

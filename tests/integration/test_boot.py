@@ -128,7 +128,7 @@ def test_an_init_that_died(factory: GuestFactory, tmp_path: Path) -> None:
     overlay = Archive()
     overlay.file("etc/kvtest/modules", b"/usr/lib/modules/no-such-module.ko\n")
     broken.write_bytes(image.initramfs.read_bytes() + overlay.finish())
-    factory._images[factory.settings.guest_kernel] = evolve(image, initramfs=broken)
+    factory._images[factory.settings.guest_kernel, factory.settings.guest_image] = evolve(image, initramfs=broken)
     message = fails(factory)
     assert "broken did not boot: its init died: RuntimeError: modprobe no-such-module exited with status 1" in message
 

@@ -58,6 +58,8 @@ def test_defaults(project: Path) -> None:
         transport=(Transport.VHOST_USER_VSOCK, Transport.VIRTIO_SERIAL),
         guest_kernel="6.12",
         guest_image="guest",
+        agent=None,
+        agent_address=None,
         accelerator=AcceleratorChoice.AUTO,
         guest_start=GuestStart.CLONE,
         read_ahead=ReadAhead.AUTO,

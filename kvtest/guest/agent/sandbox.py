@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The containers of a guest, and the events that concern all of them."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from kvtest.errors import RPCError
+from kvtest.guest.agent.container import Container, State, Tools
+from kvtest.guest.agent.crun import Done
+from kvtest.rpc.server import Call
+from kvtest.rpc.status import Code
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}")
+_MOST_EVENTS = 1024
+
+
+class Sandbox:
+    """All containers.
+
+    Args:
+        tools: What the containers share.
+        tell_oom: Answers a call with the name of a container.
+    """
+
+    def __init__(self, tools: Tools, tell_oom: Callable[[Call, str], None]) -> None:
+        self._tools = tools
+        self._tell_oom = tell_oom
+        self._containers: dict[str, Container] = {}
+        self._oom_events: deque[str] = deque(maxlen=_MOST_EVENTS)
+        self._oom_waiters: deque[Call] = deque()
+
+    def __getitem__(self, name: str) -> Container:
+        """Return a container.
+
+        Raises:
+            RPCError: There is none of that name.
+        """
+        try:
+            return self._containers[name]
+        except KeyError:
+            raise RPCError(Code.INVALID_ARGUMENT, f"no container {name!r}") from None
+
+    def create(self, name: str, first: str, spec: Any, done: Done) -> None:
+        """Make a container.
+
+        Raises:
+            RPCError: There is one of that name, or it cannot be a name.
+        """
+        if not _NAME.fullmatch(name):
+            raise RPCError(Code.INVALID_ARGUMENT, f"{name!r} cannot be the name of a container")
+        if name in self._containers:
+            raise RPCError(Code.ALREADY_EXISTS, f"there is a container {name!r}")
+        container = self._containers[name] = Container(self._tools, name, first, spec, lambda: self._killed(name))
+
+        def created(failure: str | None) -> None:
+            if failure is not None:
+                container.close()
+                del self._containers[name]
+            done(failure)
+
+        container.create(created)
+
+    def remove(self, name: str, done: Done) -> None:
+        """Take a container away, with all that runs in it."""
+
+        def removed(failure: str | None) -> None:
+            if failure is None:
+                del self._containers[name]
+            done(failure)
+
+        self[name].remove(removed)
+
+    def destroy(self, done: Done) -> None:
+        """Take all containers away."""
+        failures: list[str] = []
+        left = [name for name, container in self._containers.items() if container.state in _COMPLETE]
+        count = len(left)
+
+        def removed(failure: str | None) -> None:
+            nonlocal count
+            count -= 1
+            failures.extend([failure] if failure is not None else [])
+            if count == 0:
+                done("; ".join(failures) or None)
+
+        if not left:
+            done(None)
+        for name in left:
+            self.remove(name, removed)
+
+    # --- Out of memory
+
+    def next_oom(self, call: Call) -> None:
+        """Answer a call with the next event; each event is told once."""
+        self._oom_waiters.append(call)
+        self._deliver()
+
+    def _killed(self, name: str) -> None:
+        self._oom_events.append(name)
+        self._deliver()
+
+    def _deliver(self) -> None:
+        while self._oom_events and self._oom_waiters:
+            call = self._oom_waiters.popleft()
+            if not call.answered:
+                self._tell_oom(call, self._oom_events.popleft())
+
+    def prune(self) -> None:
+        """Forget calls that nobody waits for any more."""
+        self._oom_waiters = deque(call for call in self._oom_waiters if not call.answered)
+        for container in self._containers.values():
+            container.prune()
+
+
+_COMPLETE = (State.CREATED, State.STARTED)

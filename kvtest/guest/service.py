@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The guest agent of an image, started by init: checked for what it needs, and awaited until it listens."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import time
+from collections.abc import Iterator
+
+from kvtest.guest.inventory import vsock_sockets
+
+DESCRIPTION = "/etc/kvtest/agent.json"
+PID_FILE = "/run/kvtest/agent.pid"
+PORT = 1024
+_PATIENCE = 60.0
+_NAMESPACES = ("ipc", "mnt", "net", "pid", "uts")
+_CONTROLLERS = ("cpu", "memory", "pids")
+
+
+class Agent:
+    """An agent that runs.
+
+    Raises:
+        RuntimeError: The kernel lacks what it needs, or it did not come up.
+    """
+
+    def __init__(self) -> None:
+        with open(DESCRIPTION, encoding="utf-8") as stream:
+            description = json.load(stream)
+        self.name = str(description["name"])
+        argv = [str(word) for word in description["argv"]]
+        for missing in _missing():
+            raise RuntimeError(f"this kernel has no {missing}, which {self.name} needs for containers")
+        try:
+            self.pid = os.posix_spawn(argv[0], argv, {**os.environ, "RUST_BACKTRACE": "1"})
+        except OSError as error:
+            raise RuntimeError(f"could not run {self.name}: {error.strerror}") from error
+        os.makedirs(os.path.dirname(PID_FILE), exist_ok=True)
+        with open(PID_FILE, "w", encoding="ascii") as stream:
+            stream.write(f"{self.pid}\n")
+
+    def await_listening(self) -> None:
+        """Wait until it listens on its vsock port.
+
+        Raises:
+            RuntimeError: It ended before that, or never did.
+        """
+        pidfd = os.pidfd_open(self.pid)
+        try:
+            ended = select.poll()
+            ended.register(pidfd, select.POLLIN)
+            end = time.monotonic() + _PATIENCE
+            pause = 10.0  # ms: the kernel tells nobody when a port is bound
+            while not listens(PORT):
+                if ended.poll(pause):
+                    _, status = os.waitpid(self.pid, 0)
+                    raise RuntimeError(f"{self.name} {ending(status)} before it listened on vsock port {PORT}")
+                if time.monotonic() >= end:
+                    raise RuntimeError(f"{self.name} did not listen on vsock port {PORT} within {_PATIENCE:.0f} s")
+                pause = min(pause * 1.5, 200.0)
+        finally:
+            os.close(pidfd)
+
+
+def described() -> bool:
+    """Whether this image has an agent."""
+    return os.path.exists(DESCRIPTION)
+
+
+def listens(port: int) -> bool:
+    """Whether somebody listens on a vsock port of this guest."""
+    return any(socket["state"] == "listening" and socket["local"][1] == port for socket in vsock_sockets())
+
+
+def ending(status: int) -> str:
+    """Return a wait status in words."""
+    code = os.waitstatus_to_exitcode(status)
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
+
+
+def _missing() -> Iterator[str]:
+    """Yield what the kernel lacks for containers."""
+    for name in _NAMESPACES:
+        if not os.path.exists(f"/proc/self/ns/{name}"):
+            yield f"{name} namespaces"
+    with open("/sys/fs/cgroup/cgroup.controllers", encoding="ascii") as stream:
+        controllers = stream.read().split()
+    for name in _CONTROLLERS:
+        if name not in controllers:
+            yield f"cgroup controller {name}"

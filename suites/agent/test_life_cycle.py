@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A container's life, and what an agent says of itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvtest import requirement
+from kvtest.errors import RPCError
+from kvtest.runtime.agent import Agent
+from kvtest.transport import Transport
+
+BOTH = [Transport.VHOST_USER_VSOCK, Transport.VIRTIO_SERIAL]
+
+pytestmark = pytest.mark.guest(image="agent", scope="module", vsock=True, serial_ports=["agent.channel.0"])
+
+
+@requirement("AGENT-HEALTH-001")
+@pytest.mark.parametrize("endpoint", BOTH, ids=str, indirect=True)
+def test_a_healthy_agent_says_that_it_serves(agent: Agent) -> None:
+    assert agent.check() == "SERVING"
+
+
+@requirement("AGENT-HEALTH-002")
+def test_the_version_is_one(agent: Agent) -> None:
+    major, minor, patch = agent.version().partition("-")[0].split(".")
+    assert (int(major), int(minor)) >= (2, 1)
+    assert patch.isdecimal()
+
+
+@requirement("AGENT-DETAILS-001")
+def test_the_details_hold_the_version(agent: Agent) -> None:
+    details = agent.call("GetGuestDetails", mem_block_size=True, mem_hotplug_probe=False)
+    assert details.agent_details.version == agent.version()
+
+
+@requirement("AGENT-LIFE-001")
+@pytest.mark.parametrize("endpoint", BOTH, ids=str, indirect=True)
+def test_a_container_lives_and_goes(agent: Agent) -> None:
+    container = agent.create(["sh", "-c", "echo here; exit 3"])
+    container.start()
+    assert container.read_all() == b"here\n"
+    assert container.wait() == 3
+    container.remove()
+    with pytest.raises(RPCError):
+        container.statistics()
+
+
+@requirement("AGENT-LIFE-002")
+def test_nothing_runs_before_the_start(agent: Agent) -> None:
+    container = agent.create(["sh", "-c", "exit 5"])
+    waiting = container.begin("WaitProcess")
+    first = agent.run(["true"])
+    assert first.wait() == 0  # the created one would have had as much time
+    with pytest.raises(RPCError):
+        container.execute("early", ["true"])
+    container.start()
+    assert waiting.result(30.0).status == 5
+
+
+@requirement("AGENT-LIFE-003")
+def test_a_container_starts_once(agent: Agent) -> None:
+    container = agent.run(["cat"])
+    with pytest.raises(RPCError):
+        container.start()
+    assert container.write(b"still here\n") == 11
+    assert container.read_until(b"\n") == b"still here\n"
+
+
+@requirement("AGENT-LIFE-004")
+def test_an_id_is_free_again_after_the_removal(agent: Agent) -> None:
+    statuses = []
+    for status in (1, 2):
+        container = agent.run(["sh", "-c", f"exit {status}"], name="again")
+        statuses.append(container.wait())
+        container.remove()
+    assert statuses == [1, 2]
+
+
+@requirement("AGENT-LIFE-005")
+def test_an_id_in_use_is_refused(agent: Agent) -> None:
+    container = agent.run(["cat"])
+    with pytest.raises(RPCError):
+        agent.create(["true"], name=container.name)
+    container.write(b"unharmed\n")
+    assert container.read_until(b"\n") == b"unharmed\n"
+
+
+@requirement("AGENT-LIFE-006")
+def test_the_removal_of_a_running_container_ends_it(agent: Agent) -> None:
+    container = agent.run(["sleep", "1000"])
+    waiting = container.begin("WaitProcess")
+    container.remove()
+    assert waiting.result(30.0).status == agent.behaviour.signalled + 9
+
+
+@requirement("AGENT-LIFE-007")
+def test_a_container_without_a_specification_is_refused(agent: Agent) -> None:
+    with pytest.raises(RPCError):
+        agent.call("CreateContainer", container_id="bare", exec_id="bare")
+    with pytest.raises(RPCError):
+        agent.container("bare").statistics()
+
+
+@requirement("AGENT-LIFE-008")
+def test_a_program_that_does_not_exist_is_refused(agent: Agent) -> None:
+    with pytest.raises(RPCError):
+        agent.run(["/no/such/program"], name="vain")
+    agent.endpoint.remove_all()
+    assert agent.run(["true"], name="vain").wait() == 0
+
+
+@requirement("AGENT-UNKNOWN-001")
+@pytest.mark.parametrize(
+    "method",
+    [
+        "StartContainer",
+        "RemoveContainer",
+        "ExecProcess",
+        "SignalProcess",
+        "WaitProcess",
+        "UpdateContainer",
+        "StatsContainer",
+        "PauseContainer",
+        "ResumeContainer",
+        "WriteStdin",
+        "ReadStdout",
+        "ReadStderr",
+        "CloseStdin",
+        "TtyWinResize",
+    ],
+)
+def test_a_call_for_no_container_is_refused(agent: Agent, method: str) -> None:
+    with pytest.raises(RPCError) as refused:
+        agent.call(method, container_id="nobody")
+    assert refused.value.code not in (0, 12)  # OK, UNIMPLEMENTED
+    assert agent.lost is None

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes of a container: exit statuses, signals, exec, terminals."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from kvtest import requirement
+from kvtest.errors import RPCError
+from kvtest.runtime.agent import Agent
+
+pytestmark = pytest.mark.guest(image="agent", scope="module", vsock=True, serial_ports=["agent.channel.0"])
+
+TRAPPING = "trap 'echo caught; exit 42' TERM; echo ready; while :; do sleep 1000 & wait; done"
+
+
+@requirement("AGENT-EXIT-001")
+@pytest.mark.parametrize("status", [0, 1, 127, 255])
+def test_the_exit_status_is_that_of_the_process(agent: Agent, status: int) -> None:
+    assert agent.run(["sh", "-c", f"exit {status}"]).wait() == status
+
+
+@requirement("AGENT-EXIT-002")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
+def test_the_exit_status_tells_the_signal(agent: Agent, number: signal.Signals) -> None:
+    container = agent.run(["sleep", "1000"])
+    process = container.execute("victim", ["sleep", "1000"])
+    process.signal(number)
+    assert process.wait() == agent.behaviour.signalled + number
+
+
+@requirement("AGENT-EXIT-003")
+def test_the_status_can_be_asked_for_after_the_end(agent: Agent) -> None:
+    container = agent.run(["sh", "-c", "exit 9"])
+    assert [container.wait(), container.wait()] == [9, 9]
+
+
+@requirement("AGENT-SIGNAL-001")
+def test_a_signal_reaches_the_handler(agent: Agent) -> None:
+    container = agent.run(["sh", "-c", TRAPPING])
+    assert container.read_until(b"ready\n") == b"ready\n"
+    container.signal(signal.SIGTERM)
+    assert container.wait() == 42
+    assert container.read_all() == b"caught\n"
+
+
+@requirement("AGENT-SIGNAL-002")
+def test_a_kill_of_the_first_process_ends_all(agent: Agent) -> None:
+    container = agent.run(["sleep", "1000"])
+    process = container.execute("other", ["sleep", "1000"])
+    container.kill()
+    killed = agent.behaviour.signalled + signal.SIGKILL
+    assert [container.wait(), process.wait()] == [killed, killed]
+
+
+@requirement("AGENT-SIGNAL-003")
+def test_a_signal_for_one_process_spares_the_others(agent: Agent) -> None:
+    container = agent.run(["cat"])
+    process = container.execute("victim", ["sleep", "1000"])
+    process.kill()
+    assert process.wait() == agent.behaviour.signalled + signal.SIGKILL
+    container.write(b"spared\n")
+    assert container.read_until(b"\n") == b"spared\n"
+
+
+@requirement("AGENT-SIGNAL-004")
+def test_a_signal_for_no_process_is_refused(agent: Agent) -> None:
+    container = agent.run(["cat"])
+    with pytest.raises(RPCError):
+        container.process("nobody").kill()
+    container.write(b"spared\n")
+    assert container.read_until(b"\n") == b"spared\n"
+
+
+@requirement("AGENT-EXEC-001")
+def test_an_exec_has_its_own_streams_and_status(agent: Agent) -> None:
+    container = agent.run(["cat"])
+    process = container.execute("own", ["sh", "-c", "read line; echo out $line; echo err $line >&2; exit 7"])
+    process.write(b"mine\n")
+    container.write(b"first\n")
+    assert process.read_all("stdout") == b"out mine\n"
+    assert process.read_all("stderr") == b"err mine\n"
+    assert process.wait() == 7
+    assert container.read_until(b"\n") == b"first\n"
+
+
+@requirement("AGENT-EXEC-002")
+def test_an_exec_runs_in_the_container(agent: Agent) -> None:
+    container = agent.run(["sleep", "1000"])
+    look = "hostname; cat /proc/1/comm; for kind in pid mnt uts ipc net; do readlink /proc/$1/ns/$kind; done"
+    process = container.execute("inside", ["sh", "-c", look, "sh", "self"])
+    of_first = container.execute("first", ["sh", "-c", look, "sh", "1"])
+    seen = process.read_all()
+    assert seen.startswith(f"{container.name}\nsleep\n".encode())
+    assert seen == of_first.read_all()
+
+
+@requirement("AGENT-EXEC-003")
+def test_an_exec_of_no_program_is_refused(agent: Agent) -> None:
+    container = agent.run(["cat"])
+    with pytest.raises(RPCError):
+        container.execute("vain", ["/no/such/program"])
+    container.write(b"unharmed\n")
+    assert container.read_until(b"\n") == b"unharmed\n"
+
+
+@requirement("AGENT-EXEC-004")
+def test_a_process_gets_its_environment_directory_and_user(agent: Agent) -> None:
+    container = agent.run(["sleep", "1000"])
+    process = container.execute(
+        "who", ["sh", "-c", "echo $COLOUR; pwd; id -u"], environment={"COLOUR": "blue"}, directory="/tmp", user=65534
+    )
+    assert process.read_all() == b"blue\n/tmp\n65534\n"
+
+
+@requirement("AGENT-ISOLATION-001")
+def test_containers_do_not_see_each_other(agent: Agent) -> None:
+    one, other = agent.run(["sleep", "1001"]), agent.run(["sleep", "1002"])
+    listings = [
+        container.execute(
+            "look", ["sh", "-c", "hostname; for p in /proc/[0-9]*; do cat $p/cmdline | tr '\\0' ' '; done"]
+        )
+        for container in (one, other)
+    ]
+    seen = [listing.read_all() for listing in listings]
+    assert [name in text for text in seen for name in (b"sleep 1001", b"sleep 1002")] == [True, False, False, True]
+    assert [text.split(b"\n")[0].decode() for text in seen] == [one.name, other.name]
+
+
+@requirement("AGENT-TTY-001")
+def test_a_terminal_is_one(agent: Agent) -> None:
+    container = agent.run(["sleep", "1000"])
+    process = container.execute("tty", ["sh", "-c", "tty; stty size"], terminal=(33, 101))
+    assert process.read_all().split(b"\r\n")[:2] == [b"/dev/pts/0", b"33 101"]
+    assert process.wait() == 0
+
+
+@requirement("AGENT-TTY-002")
+def test_a_terminal_can_be_resized(agent: Agent) -> None:
+    container = agent.run(["sh", "-c", "echo ready; read line; stty size"], terminal=(24, 80))
+    container.read_until(b"ready\r\n")
+    container.resize(50, 132)
+    container.write(b"\n")
+    assert b"50 132\r\n" in container.read_all()
+
+
+@requirement("AGENT-TTY-003")
+def test_a_terminal_turns_a_character_into_a_signal(agent: Agent) -> None:
+    container = agent.run(["sleep", "1000"])
+    process = container.execute("tty", ["sh", "-c", "echo ready; cat"], terminal=(24, 80))
+    process.read_until(b"ready\r\n")
+    process.write(b"\x03")
+    assert process.wait() in (130, agent.behaviour.signalled + signal.SIGINT)
