@@ -11,7 +11,7 @@ import typer
 
 from kvtest.cli import doctor, gc, image, shell, suites
 from kvtest.cli.console import errors
-from kvtest.errors import GuestError, HostError, ImageError, KvtestError, UsageError, VMError
+from kvtest.errors import GuestError, HostError, ImageError, KvtestError, RuntimeFailedError, UsageError, VMError
 
 
 class Status(IntEnum):
@@ -53,5 +53,5 @@ def run() -> None:
 
 def status_of(error: KvtestError) -> Status:
     """Return the exit status for an error that ends a command."""
-    expected = isinstance(error, UsageError | HostError | ImageError | VMError | GuestError)
-    return Status.USAGE if expected else Status.INTERNAL
+    expected = (UsageError, HostError, ImageError, VMError, GuestError, RuntimeFailedError)
+    return Status.USAGE if isinstance(error, expected) else Status.INTERNAL
