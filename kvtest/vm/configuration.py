@@ -26,6 +26,7 @@ class Configuration:
         cpus: Number of virtual CPUs.
         transports: Which devices it has besides the control channel.
         serial_ports: Names of the virtio-serial ports for tests, if it has virtio-serial.
+        disk_slots: How many disks can be plugged in while it runs.
         guest_cid: Its vsock address.
         kernel_arguments: Words to add to the kernel's command line.
         boot_timeout: Seconds from start to the control daemon's first answer.
@@ -42,6 +43,7 @@ class Configuration:
     cpus: int = 1
     transports: frozenset[Transport] = frozenset(Transport)
     serial_ports: tuple[str, ...] = ()
+    disk_slots: int = 0
     guest_cid: int = 3
     kernel_arguments: tuple[str, ...] = ()
     boot_timeout: float = 120.0

@@ -15,6 +15,7 @@ MONITOR_SOCKET = "monitor"
 CONTROL_SOCKET = "control"
 VHOST_USER_SOCKET = "vhost-user"
 HYBRID_SOCKET = "vsock"
+_FIRST_DISK_PORT = 0x10  # on the first bus; QEMU fills it from below
 _SLOT = "free-slot"  # where the vsock device of a restored machine is plugged in
 
 # Everything that TCG can do, but for two features that cost a guest much more than they give: with ERMS kernels copy a
@@ -83,8 +84,39 @@ def _machine(configuration: Configuration, name: str, start: ColdBoot | Restore)
             option("m", f"{configuration.memory}M"),
             _memory(configuration, start),
             option("device", "pcie-root-port", id=_SLOT, chassis=1, slot=1),
+            *(
+                option(
+                    "device",
+                    "pcie-root-port",
+                    id=disk_slot(number),
+                    chassis=2 + number,
+                    slot=2 + number,
+                    addr=f"{_FIRST_DISK_PORT + number:#x}",
+                )
+                for number in range(configuration.disk_slots)
+            ),
         ),
     )
+
+
+def disk_slot(number: int) -> str:
+    """Return the device ID of a port that a disk can be plugged into."""
+    return f"disk-slot-{number}"
+
+
+def disk_path(number: int) -> str:
+    """Return the PCI path of the disk in a slot: the port's number on the first bus, and the disk's behind it."""
+    return f"{_FIRST_DISK_PORT + number:02x}/00"
+
+
+def plug_disk(number: int, image: Path) -> list[tuple[str, dict[str, object]]]:
+    """Return the QMP commands that plug a read-only disk into a running machine."""
+    name = f"disk-{number}"
+    file = {"driver": "file", "filename": str(image), "read-only": True}
+    return [
+        ("blockdev-add", {"driver": "raw", "node-name": name, "read-only": True, "file": file}),
+        ("device_add", {"driver": "virtio-blk-pci", "id": name, "drive": name, "bus": disk_slot(number)}),
+    ]
 
 
 def _memory(configuration: Configuration, start: ColdBoot | Restore) -> Option:

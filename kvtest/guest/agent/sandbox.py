@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from kvtest.errors import RPCError
@@ -44,7 +44,7 @@ class Sandbox:
         except KeyError:
             raise RPCError(Code.INVALID_ARGUMENT, f"no container {name!r}") from None
 
-    def create(self, name: str, first: str, spec: Any, done: Done) -> None:
+    def create(self, name: str, first: str, spec: Any, storages: Sequence[Any], done: Done) -> None:
         """Make a container.
 
         Raises:
@@ -54,7 +54,9 @@ class Sandbox:
             raise RPCError(Code.INVALID_ARGUMENT, f"{name!r} cannot be the name of a container")
         if name in self._containers:
             raise RPCError(Code.ALREADY_EXISTS, f"there is a container {name!r}")
-        container = self._containers[name] = Container(self._tools, name, first, spec, lambda: self._killed(name))
+        container = self._containers[name] = Container(
+            self._tools, name, first, spec, lambda: self._killed(name), storages
+        )
 
         def created(failure: str | None) -> None:
             if failure is not None:
@@ -62,7 +64,12 @@ class Sandbox:
                 del self._containers[name]
             done(failure)
 
-        container.create(created)
+        try:
+            container.create(created)
+        except RPCError:
+            container.close()
+            del self._containers[name]
+            raise
 
     def remove(self, name: str, done: Done) -> None:
         """Take a container away, with all that runs in it."""

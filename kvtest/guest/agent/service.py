@@ -113,7 +113,7 @@ class Service:
             raise RPCError(Code.INVALID_ARGUMENT, "the request has no OCI specification")
         if not request.OCI.Process.Args:
             raise RPCError(Code.INVALID_ARGUMENT, "the specification has no command")
-        self.sandbox.create(request.container_id, request.exec_id, request.OCI, _done(call))
+        self.sandbox.create(request.container_id, request.exec_id, request.OCI, list(request.storages), _done(call))
 
     def _exec(self, call: Call, request: Any) -> None:
         if not request.process.Args:

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One container of a pod: its disk, its processes, and its place in the guest."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kvtest.errors import KvtestError, RPCError
+from kvtest.rpc.status import Code
+from kvtest.runtime.reference import guest_spec, rootfs
+from kvtest.runtime.reference.arguments import specification
+from kvtest.runtime.reference.machine import Machine
+from kvtest.runtime.reference.process import Process, Status, Stdio
+
+#: Of a bundle, what is ours.
+STATE = "kvtest"
+_GUEST = "/run/kvtest/containers"
+
+
+class Container:
+    """A container.
+
+    Args:
+        machine: The pod's machine.
+        name: Its ID.
+        bundle: Its bundle.
+        stdio: Where the streams of its first process go.
+        exited: Called when a process of it has ended.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        name: str,
+        bundle: Path,
+        stdio: Stdio,
+        exited: Callable[[Container, Process], None],
+    ) -> None:
+        self.name = name
+        self.bundle = bundle
+        self.removing = False
+        self._machine = machine
+        self._agent = machine.agent
+        self._exited = exited
+        self._slot: int | None = None
+        self.processes = {"": self._process("", stdio)}
+
+    @property
+    def first(self) -> Process:
+        """Its first process."""
+        return self.processes[""]
+
+    def _process(self, name: str, stdio: Stdio) -> Process:
+        return Process(self._agent, self.name, name, stdio, lambda process: self._exited(self, process))
+
+    def process(self, name: str) -> Process:
+        """Return a process.
+
+        Raises:
+            RPCError: There is none of that name.
+        """
+        try:
+            return self.processes[name]
+        except KeyError:
+            raise RPCError(Code.NOT_FOUND, f"{self.name} has no process {name!r}") from None
+
+    # --- Life
+
+    def create(self, mounts: Sequence[Any]) -> None:
+        """Pack its root file system, plug it into the guest, and have the agent make the container.
+
+        Args:
+            mounts: What its root file system is mounted from.
+
+        Raises:
+            KvtestError: One of these failed; nothing of it is left.
+        """
+        configuration = specification(self.bundle)
+        state = self.bundle / STATE
+        state.mkdir(mode=0o700, exist_ok=True)
+        image = state / "rootfs.erofs"
+        root = (configuration.get("root") or {}).get("path", "rootfs")
+        rootfs.pack(self.bundle / root, mounts, image)
+        self._slot = self._machine.plug(image)
+        place = f"{_GUEST}/{self.name}"
+        overlay = [f"lowerdir={place}/lower", f"upperdir={place}/upper", f"workdir={place}/work"]
+        try:
+            self._agent.call(
+                "CreateContainer",
+                container_id=self.name,
+                exec_id="",
+                OCI=guest_spec.specification(configuration, self.name, f"{place}/root"),
+                storages=[
+                    {
+                        "driver": "blk",
+                        "source": self._machine.path(self._slot),
+                        "fstype": rootfs.KIND,
+                        "options": ["ro"],
+                        "mount_point": f"{place}/lower",
+                    },
+                    {
+                        "driver": "overlayfs",
+                        "source": "none",
+                        "fstype": "overlay",
+                        "options": overlay,
+                        "mount_point": f"{place}/root",
+                    },
+                ],
+            )
+        except KvtestError:
+            self._give_disk_up()
+            raise
+        self.first.attach()
+
+    def start(self) -> None:
+        """Let its first process run."""
+        self.first.require(Status.CREATED)
+        self._agent.call("StartContainer", container_id=self.name)
+        self.first.started()
+
+    def add(self, name: str, found: Mapping[str, Any], stdio: Stdio) -> None:
+        """Take a process that is to run beside the first one.
+
+        Raises:
+            RPCError: There is one of that name, or the container has ended.
+        """
+        if name in self.processes:
+            raise RPCError(Code.ALREADY_EXISTS, f"{self.name} has a process {name!r}")
+        self.first.require(Status.RUNNING, Status.PAUSED)
+        process = self._process(name, stdio)
+        process.specification = {**guest_spec.process(found), "Terminal": stdio.terminal}
+        self.processes[name] = process
+
+    def execute(self, process: Process) -> None:
+        """Start a process that was added."""
+        process.require(Status.CREATED)
+        try:
+            self._agent.call("ExecProcess", container_id=self.name, exec_id=process.name, process=process.specification)
+        except RPCError:
+            process.ended(127)
+            raise
+        process.attach()
+        process.started()
+
+    def signal(self, process: Process, number: int, *, everybody: bool) -> None:
+        """Send a signal.
+
+        Raises:
+            RPCError: The process has ended.
+        """
+        if process.status is Status.STOPPED:
+            raise RPCError(Code.NOT_FOUND, f"{self.name} {process.name}: the process has ended")
+        if process.status is Status.CREATED and process.name:
+            process.ended(128 + number)
+            return
+        name = "" if everybody else process.name
+        self._agent.call("SignalProcess", container_id=self.name, exec_id=name, signal=number)
+        if process.status is Status.CREATED and number == _KILL:  # crun's own process waited in its place
+            process.started()
+
+    def remove(self) -> None:
+        """Take it away; what the machine had of it is gone with a machine that is."""
+        for process in self.processes.values():
+            process.drain()
+        with contextlib.suppress(KvtestError):
+            self._agent.call("RemoveContainer", container_id=self.name)
+        self._give_disk_up()
+
+    def lost(self, status: int) -> None:
+        """Take the end of its machine."""
+        for process in list(self.processes.values()):
+            process.ended(status)
+
+    def _give_disk_up(self) -> None:
+        if self._slot is not None:
+            with contextlib.suppress(KvtestError):  # a machine that is gone has none
+                self._machine.unplug(self._slot)
+            self._slot = None
+
+
+_KILL = 9

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``delete``: remove what is left of a container whose shim is gone, or will not answer."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+import time
+from pathlib import Path
+
+from kvtest.rpc.api import load
+from kvtest.runtime.reference import rootfs
+from kvtest.runtime.reference.arguments import Invocation, start_time
+from kvtest.runtime.reference.container import STATE
+from kvtest.runtime.reference.machine import MACHINE_FILE
+from kvtest.runtime.reference.serve import PID_FILE
+from kvtest.runtime.reference.start import ADDRESS_FILE, answers
+from kvtest.runtime.reference.tasks import TASK
+
+_KILLED = 128 + signal.SIGKILL
+_PATIENCE_MS = 4000
+
+
+def delete(invocation: Invocation) -> bytes:
+    """Return the encoded ``DeleteResponse``; harmless where nothing is left.
+
+    The machine belongs to a keeper that ends it with the shim, so ending the shim is all that it takes.
+    """
+    bundle = invocation.bundle
+    pid = _end_shim(bundle / STATE)
+    rootfs.unmount(bundle / "rootfs")
+    with contextlib.suppress(OSError):
+        address = (bundle / ADDRESS_FILE).read_text().strip()
+        path = Path(address.removeprefix("unix://"))
+        if not answers(path):  # a shim that serves other pods or containers keeps its own
+            path.unlink()
+    shutil.rmtree(bundle / STATE, ignore_errors=True)
+    seconds, nanos = divmod(time.time_ns(), 10**9)
+    response = load("task").message(f"{TASK}.DeleteResponse")(
+        pid=pid, exit_status=_KILLED, exited_at={"seconds": seconds, "nanos": nanos}
+    )
+    return bytes(response.SerializeToString())
+
+
+def _end_shim(state: Path) -> int:
+    """End the shim if it is there, and wait until it and what it has started are not; return its process ID."""
+    try:
+        found = json.loads((state / PID_FILE).read_bytes())
+        pid, start = int(found["pid"]), str(found["start"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+    # The shim first: it would take the end of its machine for a loss, and tell.
+    for process, started in [(pid, start), *_machine(state)]:
+        with contextlib.suppress(ProcessLookupError):
+            pidfd = os.pidfd_open(process)
+            try:
+                if start_time(process) == started:  # and nobody else of that number
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                    poll = select.poll()
+                    poll.register(pidfd, select.POLLIN)
+                    poll.poll(_PATIENCE_MS)
+            finally:
+                os.close(pidfd)
+    return pid
+
+
+def _machine(state: Path) -> list[tuple[int, str]]:
+    """Return the machine, as the shim has written it down."""
+    try:
+        found = json.loads((state / MACHINE_FILE).read_bytes())
+        return [(int(found["pid"]), str(found["start"]))]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the OCI configuration of a bundle to that of a container in a guest, in the agent API's terms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_CAPABILITIES = ("bounding", "effective", "inheritable", "permitted", "ambient")
+# What is bound from the host cannot be had in a guest.
+_UNKNOWN_MOUNTS = ("bind", "rbind")
+
+
+def specification(configuration: Mapping[str, Any], name: str, root: str) -> dict[str, Any]:
+    """Return the fields of a ``grpc.Spec``.
+
+    Args:
+        configuration: The content of ``config.json``.
+        name: The container; also the end of its cgroup's path, as the host's paths mean nothing in a guest.
+        root: Its root file system in the guest.
+    """
+    linux = configuration.get("linux") or {}
+    return {
+        "Version": configuration.get("ociVersion", "1.0.2"),
+        "Process": process(configuration.get("process") or {}),
+        "Root": {"Path": root, "Readonly": bool((configuration.get("root") or {}).get("readonly"))},
+        "Hostname": configuration.get("hostname", ""),
+        "Mounts": [
+            {
+                "destination": mount["destination"],
+                "source": mount.get("source", ""),
+                "type": mount.get("type", ""),
+                "options": mount.get("options") or [],
+            }
+            for mount in configuration.get("mounts") or []
+            if not _bound(mount)
+        ],
+        "Annotations": configuration.get("annotations") or {},
+        "Linux": {
+            "CgroupsPath": f"/kvtest/{name}",
+            # A namespace of the host's that is to be joined becomes one of the container's own.
+            "Namespaces": [{"Type": item["type"]} for item in linux.get("namespaces") or [] if item["type"] != "user"],
+            "Resources": resources(linux.get("resources") or {}),
+            "Sysctl": linux.get("sysctl") or {},
+            "MaskedPaths": linux.get("maskedPaths") or [],
+            "ReadonlyPaths": linux.get("readonlyPaths") or [],
+        },
+    }
+
+
+def process(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a ``grpc.Process``."""
+    user, size = found.get("user") or {}, found.get("consoleSize") or {}
+    capabilities = found.get("capabilities") or {}
+    return {
+        "Terminal": bool(found.get("terminal")),
+        "ConsoleSize": {"Height": size.get("height", 0), "Width": size.get("width", 0)},
+        "User": {
+            "UID": user.get("uid", 0),
+            "GID": user.get("gid", 0),
+            "AdditionalGids": user.get("additionalGids") or [],
+        },
+        "Args": found.get("args") or [],
+        "Env": found.get("env") or [],
+        "Cwd": found.get("cwd", "/"),
+        "Capabilities": {name.capitalize(): capabilities.get(name) or [] for name in _CAPABILITIES},
+        "Rlimits": [
+            {"Type": item["type"], "Hard": item["hard"], "Soft": item["soft"]} for item in found.get("rlimits") or []
+        ],
+        "NoNewPrivileges": bool(found.get("noNewPrivileges")),
+        "OOMScoreAdj": found.get("oomScoreAdj") or 0,
+    }
+
+
+def resources(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of ``grpc.LinuxResources``: the limits that an agent keeps."""
+    cpu, memory, pids = (found.get(name) or {} for name in ("cpu", "memory", "pids"))
+    return {
+        "Memory": {"Limit": memory.get("limit") or 0},
+        "CPU": {
+            "Shares": cpu.get("shares") or 0,
+            "Quota": cpu.get("quota") or 0,
+            "Period": cpu.get("period") or 0,
+            "Cpus": cpu.get("cpus") or "",
+            "Mems": cpu.get("mems") or "",
+        },
+        "Pids": {"Limit": max(0, pids.get("limit") or 0)},
+    }
+
+
+def _bound(mount: Mapping[str, Any]) -> bool:
+    options = mount.get("options") or []
+    return mount.get("type") in _UNKNOWN_MOUNTS or any(option in _UNKNOWN_MOUNTS for option in options)

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One process of a container: its state, its streams, and how it ended."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from enum import IntEnum
+from typing import Any
+
+from attrs import frozen
+
+from kvtest.deadline import Deadline
+from kvtest.errors import KvtestError, RPCError
+from kvtest.rpc.status import Code
+from kvtest.runtime.agent import Agent
+from kvtest.runtime.reference.streams import Input, Output
+
+LOST = 255  # exit status of a process whose machine is gone
+_NEVER = Deadline(None)
+_DRAIN_SECONDS = 2.0
+
+
+class Status(IntEnum):
+    """The states of the Task API."""
+
+    CREATED = 1
+    RUNNING = 2
+    STOPPED = 3
+    PAUSED = 4
+
+
+@frozen
+class Stdio:
+    """Where a process's streams go.
+
+    Args:
+        stdin: A fifo, or nothing.
+        stdout: A fifo, or nothing.
+        stderr: A fifo, or nothing.
+        terminal: Whether it has a terminal, which is one stream for both outputs.
+    """
+
+    stdin: str
+    stdout: str
+    stderr: str
+    terminal: bool
+
+
+class Process:
+    """A process.
+
+    Args:
+        agent: The agent that runs it.
+        container: Its container.
+        name: Its own name; empty for the container's first.
+        stdio: Where its streams go.
+        exited: Called once with it when it has ended.
+    """
+
+    def __init__(
+        self, agent: Agent, container: str, name: str, stdio: Stdio, exited: Callable[[Process], None]
+    ) -> None:
+        self.name = name
+        self.stdio = stdio
+        self.specification: Mapping[str, Any] = {}  # of one that is started beside the first
+        self.status = Status.CREATED
+        self.exit_status = 0
+        self.exited_at = 0  # nanoseconds since the epoch
+        self._agent = agent
+        self._names = {"container_id": container, "exec_id": name}
+        self._exited = exited
+        self._ended = threading.Event()
+        self._lock = threading.Lock()
+        self._outputs: list[Output] = []
+        self._input: Input | None = None
+
+    def attach(self) -> None:
+        """Begin to carry its streams: it exists in the guest."""
+        self._outputs.append(Output(self._agent, "ReadStdout", self.stdio.stdout, **self._names))
+        if not self.stdio.terminal:
+            self._outputs.append(Output(self._agent, "ReadStderr", self.stdio.stderr, **self._names))
+        if self.stdio.stdin:
+            self._input = Input(self._agent, self.stdio.stdin, **self._names)
+
+    def started(self) -> None:
+        """Take its start, and wait for its end on a thread."""
+        with self._lock:
+            if self.status is Status.CREATED:
+                self.status = Status.RUNNING
+        threading.Thread(target=self._await, name=f"wait {self._names}", daemon=True).start()
+
+    def _await(self) -> None:
+        try:
+            status = self._agent.call("WaitProcess", _NEVER, **self._names).status
+        except KvtestError:  # the machine is gone, which somebody else notices too
+            return
+        self.ended(status)
+
+    def ended(self, status: int) -> None:
+        """Take its end; the first one counts."""
+        with self._lock:
+            if self.status is Status.STOPPED:
+                return
+            self.status, self.exit_status, self.exited_at = Status.STOPPED, status, time.time_ns()
+        self._exited(self)
+        self._ended.set()
+
+    def wait(self) -> None:
+        """Wait for its end, for ever."""
+        self._ended.wait()
+
+    def close_input(self) -> None:
+        """End its input."""
+        if self._input is not None:
+            self._input.end()
+
+    def drain(self) -> None:
+        """Wait until its output has been carried away, as far as somebody reads it."""
+        deadline = Deadline(_DRAIN_SECONDS)
+        for output in self._outputs:
+            output.join(deadline)
+        self.close_input()
+
+    def require(self, *allowed: Status) -> None:
+        """Refuse what its state does not allow.
+
+        Raises:
+            RPCError: It is in another state.
+        """
+        if self.status not in allowed:
+            state = self.status.name.lower()
+            raise RPCError(Code.FAILED_PRECONDITION, f"{self._names['container_id']} {self.name} is {state}")
+
+    def stamp(self) -> dict[str, Any]:
+        """Return the fields that tell how it ended; none while it runs."""
+        if self.status is not Status.STOPPED:
+            return {}
+        seconds, nanos = divmod(self.exited_at, 10**9)
+        return {"exit_status": self.exit_status, "exited_at": {"seconds": seconds, "nanos": nanos}}

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a container's root file system on the host to a read-only image that a guest can mount."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from kvtest.errors import HostError, MissingToolError
+from kvtest.guest import libc
+from kvtest.ownership import run
+
+KIND = "erofs"
+_PATIENCE = 60.0
+_FLAGS = {"ro": libc.MS_RDONLY, "bind": libc.MS_BIND, "rbind": libc.MS_BIND | libc.MS_REC, "rw": 0}
+
+
+def pack(directory: Path, mounts: Sequence[Any], image: Path) -> None:
+    """Write an image of a container's root file system.
+
+    Args:
+        directory: Where the root file system is, or gets mounted meanwhile.
+        mounts: ``containerd.types.Mount`` messages; none if it is there already.
+        image: The file.
+
+    Raises:
+        MissingToolError: mkfs.erofs is absent.
+        HostError: It could not be mounted or packed.
+    """
+    with _mounted(directory, mounts):
+        try:
+            done = run(["mkfs.erofs", "--quiet", image, directory], deadline=_PATIENCE)
+        except MissingToolError as error:
+            raise MissingToolError(error.message, hint="apt-get install --no-install-recommends erofs-utils") from error
+    if done.status != 0:
+        raise HostError(f"mkfs.erofs of {directory} failed: {(done.stderr or done.stdout).strip()[-300:]}")
+
+
+@contextlib.contextmanager
+def _mounted(directory: Path, mounts: Sequence[Any]) -> Iterator[None]:
+    directory.mkdir(exist_ok=True)
+    with contextlib.ExitStack() as mounted:
+        for mount in mounts:
+            flags, data = 0, []
+            for option in mount.options:
+                if option in _FLAGS:
+                    flags |= _FLAGS[option]
+                else:
+                    data.append(option)
+            try:
+                libc.mount(mount.source, str(directory), mount.type, ",".join(data), flags)
+            except OSError as error:
+                raise HostError(f"could not mount the container's root file system: {error.strerror}") from error
+            mounted.callback(unmount, directory)
+        yield
+
+
+def unmount(directory: Path) -> None:
+    """Take away everything that is mounted at a directory; nothing need be."""
+    while os.path.ismount(directory):
+        try:
+            libc.unmount(str(directory))
+        except OSError:
+            return

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``serve``: the process that ``start`` leaves running for a pod."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import threading
+from pathlib import Path
+
+from kvtest.ownership import write_atomically
+from kvtest.runtime.reference.arguments import Invocation, start_time
+from kvtest.runtime.reference.container import STATE
+from kvtest.runtime.reference.machine import Machine
+from kvtest.runtime.reference.publisher import Publisher
+from kvtest.runtime.reference.server import Server
+from kvtest.runtime.reference.tasks import TASK, Tasks
+
+PID_FILE = "shim.json"
+
+
+def serve(invocation: Invocation) -> None:
+    """Serve a pod until its last container is gone, or somebody ends us."""
+    finished = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: finished.set())
+    state = invocation.bundle / STATE
+    state.mkdir(mode=0o700, exist_ok=True)
+    write_atomically(state / PID_FILE, json.dumps({"pid": os.getpid(), "start": start_time(os.getpid())}))
+    publisher = Publisher(os.environ.get("TTRPC_ADDRESS"), invocation.namespace)
+    with socket.socket(fileno=invocation.socket) as listener:
+        path = Path(listener.getsockname())
+        tasks = Tasks(lambda lost: Machine(state, lost), publisher, finished.set)
+        Server(listener, tasks.api, f"{TASK}.Task", tasks.methods())
+        finished.wait()
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+    tasks.close()
+    publisher.close()

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The standard streams of a process: between the fifos of containerd's client and the agent in the guest."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import threading
+
+from kvtest.deadline import Deadline
+from kvtest.errors import KvtestError
+from kvtest.runtime.agent import Agent
+
+_CHUNK = 1 << 16
+_NEVER = Deadline(None)
+
+
+class Output:
+    """Carries what a process writes to a fifo, until the stream has ended.
+
+    Args:
+        agent: The agent.
+        method: ``ReadStdout`` or ``ReadStderr``.
+        path: The fifo; what is read is thrown away if there is none.
+        **names: What tells the process.
+    """
+
+    def __init__(self, agent: Agent, method: str, path: str, **names: str) -> None:
+        self._agent = agent
+        self._method = method
+        self._path = path
+        self._names = names
+        self._thread = threading.Thread(target=self._run, name=method, daemon=True)
+        self._thread.start()
+
+    def join(self, deadline: Deadline) -> None:
+        """Wait until everything has been written, as far as somebody reads it."""
+        self._thread.join(deadline.remaining)
+
+    def _run(self) -> None:
+        target = os.open(self._path or os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            with contextlib.suppress(KvtestError, BrokenPipeError):  # the end of the stream, or of its reader
+                while True:
+                    answer = self._agent.call(self._method, _NEVER, len=_CHUNK, **self._names)
+                    rest = memoryview(answer.data)
+                    while rest:
+                        rest = rest[os.write(target, rest) :]
+        finally:
+            os.close(target)
+
+
+class Input:
+    """Carries a fifo to what a process reads, until it is told that nothing more comes.
+
+    Args:
+        agent: The agent.
+        path: The fifo.
+        **names: What tells the process.
+    """
+
+    def __init__(self, agent: Agent, path: str, **names: str) -> None:
+        self._agent = agent
+        self._names = names
+        self._source = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        # With a writer of our own the end of one client's writing is not the end of all.
+        self._writer = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._ending = os.eventfd(0, os.EFD_CLOEXEC)
+        self._thread = threading.Thread(target=self._run, name="stdin", daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Let the process read what there is, and then the end."""
+        with contextlib.suppress(OSError):  # it has ended already
+            os.eventfd_write(self._ending, 1)
+
+    def _run(self) -> None:
+        poll = select.poll()
+        poll.register(self._source, select.POLLIN)
+        poll.register(self._ending, select.POLLIN)
+        try:
+            with contextlib.suppress(KvtestError):
+                while True:
+                    ready = {descriptor for descriptor, _ in poll.poll()}
+                    data = self._read()
+                    if data:
+                        self._write(data)
+                    elif self._ending in ready:
+                        break
+                self._agent.call("CloseStdin", None, **self._names)
+        finally:
+            for descriptor in (self._source, self._writer, self._ending):
+                os.close(descriptor)
+
+    def _read(self) -> bytes:
+        try:
+            return os.read(self._source, _CHUNK)
+        except OSError as error:
+            if error.errno != errno.EAGAIN:
+                raise
+            return b""
+
+    def _write(self, data: bytes) -> None:
+        while data:
+            taken = self._agent.call("WriteStdin", _NEVER, data=data, **self._names).len
+            data = data[taken:]

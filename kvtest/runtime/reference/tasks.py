@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Task API of one pod."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kvtest.deadline import Deadline
+from kvtest.errors import KvtestError, RPCError
+from kvtest.rpc.api import API, load
+from kvtest.rpc.status import Code
+from kvtest.runtime.reference.container import Container
+from kvtest.runtime.reference.machine import Machine
+from kvtest.runtime.reference.process import LOST, Process, Status, Stdio
+from kvtest.runtime.reference.publisher import Publisher
+
+TASK = "containerd.task.v2"
+_METRICS = "io.containerd.cgroups.v1.Metrics"
+
+
+class Tasks:
+    """The containers of a pod, and what can be asked of them.
+
+    Args:
+        machine: Makes the pod's machine; called with what is to be told of its loss.
+        publisher: Takes events.
+        finished: Called when the shim is to end.
+    """
+
+    def __init__(
+        self,
+        machine: Callable[[Callable[[str], None]], Machine],
+        publisher: Publisher,
+        finished: Callable[[], None],
+    ) -> None:
+        self.api: API = load("task")
+        self._publisher = publisher
+        self._finished = finished
+        self._lock = threading.Lock()
+        self._containers: dict[str, Container] = {}
+        self._loss: str | None = None
+        self._last_pid = 0
+        self._machine = machine(self._lost)
+        threading.Thread(target=self._watch_memory, name="oom", daemon=True).start()
+
+    def methods(self) -> dict[str, Callable[[Any], Any]]:
+        """Return what is served."""
+        return {
+            name: getattr(self, f"_{name.lower()}")
+            for name in (
+                *("Connect", "Create", "Start", "Exec", "State", "Wait", "Kill", "Pids", "Stats", "Pause", "Resume"),
+                *("CloseIO", "ResizePty", "Delete", "Shutdown"),
+            )
+        }
+
+    # --- The pod
+
+    @property
+    def _pid(self) -> int:
+        """QEMU's process ID, also after its end."""
+        with contextlib.suppress(KvtestError):
+            self._last_pid = self._machine.pid
+        return self._last_pid
+
+    def _lost(self, reason: str) -> None:
+        """Take the end of the machine: every process ends with it."""
+        self._loss = reason
+        for container in list(self._containers.values()):
+            container.lost(LOST)
+
+    def _watch_memory(self) -> None:
+        with contextlib.suppress(KvtestError):
+            while True:
+                name = self._machine.agent.call("GetOOMEvent", Deadline(None)).container_id
+                self._publisher.publish("TaskOOM", container_id=name)
+
+    def _exited(self, container: Container, process: Process) -> None:
+        self._publisher.publish(
+            "TaskExit",
+            container_id=container.name,
+            id=process.name or container.name,
+            pid=self._last_pid,
+            **process.stamp(),
+        )
+
+    def _container(self, name: str) -> Container:
+        try:
+            return self._containers[name]
+        except KeyError:
+            raise RPCError(Code.NOT_FOUND, f"there is no container {name!r}") from None
+
+    def _process(self, request: Any) -> Process:
+        return self._container(request.id).process(request.exec_id)
+
+    def _message(self, name: str, **fields: Any) -> Any:
+        return self.api.message(f"{TASK}.{name}")(**fields)
+
+    # --- Methods
+
+    def _connect(self, request: Any) -> Any:
+        return self._message("ConnectResponse", shim_pid=os.getpid(), task_pid=self._last_pid, version="2")
+
+    def _create(self, request: Any) -> Any:
+        if self._loss is not None:
+            raise RPCError(Code.UNAVAILABLE, f"the pod's machine is gone: {self._loss}")
+        stdio = Stdio(request.stdin, request.stdout, request.stderr, request.terminal)
+        with self._lock:
+            if request.id in self._containers:
+                raise RPCError(Code.ALREADY_EXISTS, f"there is a container {request.id!r}")
+            container = Container(self._machine, request.id, Path(request.bundle), stdio, self._exited)
+            self._containers[request.id] = container
+        try:
+            container.create(request.rootfs)
+        except BaseException:
+            self._containers.pop(request.id, None)
+            raise
+        pid = self._pid
+        self._publisher.publish("TaskCreate", container_id=request.id, bundle=request.bundle, pid=pid)
+        return self._message("CreateTaskResponse", pid=pid)
+
+    def _start(self, request: Any) -> Any:
+        container = self._container(request.id)
+        pid = self._pid
+        if request.exec_id:
+            # Told before it can end.
+            self._publisher_started(container, request.exec_id, pid)
+        else:
+            container.start()
+            self._publisher.publish("TaskStart", container_id=request.id, pid=pid)
+        return self._message("StartResponse", pid=pid)
+
+    def _publisher_started(self, container: Container, name: str, pid: int) -> None:
+        container.execute(container.process(name))
+        self._publisher.publish("TaskExecStarted", container_id=container.name, exec_id=name, pid=pid)
+
+    def _exec(self, request: Any) -> None:
+        container = self._container(request.id)
+        stdio = Stdio(request.stdin, request.stdout, request.stderr, request.terminal)
+        try:
+            found = json.loads(request.spec.value)
+        except ValueError:
+            raise RPCError(Code.INVALID_ARGUMENT, "the specification of the process is no JSON") from None
+        container.add(request.exec_id, found, stdio)
+        self._publisher.publish("TaskExecAdded", container_id=request.id, exec_id=request.exec_id)
+
+    def _state(self, request: Any) -> Any:
+        process = self._process(request)
+        return self._message(
+            "StateResponse",
+            id=request.id,
+            exec_id=request.exec_id,
+            bundle=str(self._container(request.id).bundle),
+            pid=self._last_pid,
+            status=int(process.status),
+            **process.stamp(),
+        )
+
+    def _wait(self, request: Any) -> Any:
+        process = self._process(request)
+        process.wait()
+        return self._message("WaitResponse", **process.stamp())
+
+    def _kill(self, request: Any) -> None:
+        self._container(request.id).signal(self._process(request), request.signal, everybody=request.all)
+
+    def _pids(self, request: Any) -> Any:
+        self._container(request.id)
+        return self._message("PidsResponse", processes=[{"pid": self._last_pid}])
+
+    def _stats(self, request: Any) -> Any:
+        self._container(request.id)
+        found = self._machine.agent.call("StatsContainer", container_id=request.id).cgroup_stats
+        metrics = self.api.message(_METRICS)(
+            pids={"current": found.pids_stats.current, "limit": found.pids_stats.limit},
+            cpu={"usage": {"total": found.cpu_stats.cpu_usage.total_usage}},
+            memory={
+                "usage": {"usage": found.memory_stats.usage.usage, "limit": found.memory_stats.usage.limit},
+                "cache": found.memory_stats.cache,
+            },
+        )
+        return self._message("StatsResponse", stats={"type_url": _METRICS, "value": metrics.SerializeToString()})
+
+    def _pause(self, request: Any) -> None:
+        first = self._container(request.id).first
+        first.require(Status.RUNNING)
+        self._machine.agent.call("PauseContainer", container_id=request.id)
+        first.status = Status.PAUSED
+        self._publisher.publish("TaskPaused", container_id=request.id)
+
+    def _resume(self, request: Any) -> None:
+        first = self._container(request.id).first
+        first.require(Status.PAUSED)
+        self._machine.agent.call("ResumeContainer", container_id=request.id)
+        first.status = Status.RUNNING
+        self._publisher.publish("TaskResumed", container_id=request.id)
+
+    def _closeio(self, request: Any) -> None:
+        if request.stdin:
+            self._process(request).close_input()
+
+    def _resizepty(self, request: Any) -> None:
+        self._process(request)
+        self._machine.agent.call(
+            "TtyWinResize",
+            container_id=request.id,
+            exec_id=request.exec_id,
+            row=request.height,
+            column=request.width,
+        )
+
+    def _delete(self, request: Any) -> Any:
+        container = self._container(request.id)
+        process = container.process(request.exec_id)
+        process.require(Status.STOPPED, *([] if request.exec_id else [Status.CREATED]))
+        with self._lock:
+            if container.removing:
+                raise RPCError(Code.NOT_FOUND, f"{request.id} is being deleted")
+            container.removing = not request.exec_id
+        if request.exec_id:
+            process.drain()
+            container.processes.pop(request.exec_id, None)
+        else:
+            container.remove()
+            self._containers.pop(request.id, None)
+            self._publisher.publish("TaskDelete", container_id=request.id, pid=self._last_pid, **process.stamp())
+        return self._message("DeleteResponse", pid=self._last_pid, **process.stamp())
+
+    def _shutdown(self, _request: Any) -> None:
+        if not self._containers:
+            self._finished()
+
+    def close(self) -> None:
+        """End the machine."""
+        self._machine.close()
