@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvtest.plugin import census, collection, fixtures, options, scheduling, timeouts
+from kvtest.plugin import census, collection, fixtures, options, runtime_fixtures, scheduling, timeouts
 from kvtest.plugin.reporting import Reporting
 
 
@@ -23,6 +23,7 @@ def pytest_configure(config: pytest.Config) -> None:
     collection.register_markers(config)
     config.pluginmanager.register(collection, "kvtest-collection")
     config.pluginmanager.register(fixtures, "kvtest-fixtures")
+    config.pluginmanager.register(runtime_fixtures, "kvtest-runtime-fixtures")
     config.pluginmanager.register(census, "kvtest-census")
     config.pluginmanager.register(scheduling, "kvtest-scheduling")
     config.pluginmanager.register(timeouts, "kvtest-timeouts")
