@@ -9,7 +9,16 @@ from __future__ import annotations
 
 import pytest
 
-from kvtest.plugin import agent_fixtures, census, collection, fixtures, options, scheduling, timeouts
+from kvtest.plugin import (
+    agent_fixtures,
+    census,
+    collection,
+    fixtures,
+    options,
+    runtime_fixtures,
+    scheduling,
+    timeouts,
+)
 from kvtest.plugin.reporting import Reporting
 
 
@@ -24,6 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(collection, "kvtest-collection")
     config.pluginmanager.register(fixtures, "kvtest-fixtures")
     config.pluginmanager.register(agent_fixtures, "kvtest-agent-fixtures")
+    config.pluginmanager.register(runtime_fixtures, "kvtest-runtime-fixtures")
     config.pluginmanager.register(census, "kvtest-census")
     config.pluginmanager.register(scheduling, "kvtest-scheduling")
     config.pluginmanager.register(timeouts, "kvtest-timeouts")
