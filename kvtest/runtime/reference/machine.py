@@ -22,6 +22,7 @@ from kvtest.runtime.agent_address import HybridAddress
 from kvtest.runtime.reference.arguments import start_time
 from kvtest.settings import load
 from kvtest.transport import Transport
+from kvtest.vm import Configuration
 from kvtest.vm.q35 import disk_path, plug_disk
 
 MACHINE_FILE = "machine.json"
@@ -31,6 +32,16 @@ _PATIENCE = 20.0
 # A hung machine is one that does not answer in this time; it is asked this often.
 _ANSWER_SECONDS = 6.0
 _INTERVAL_SECONDS = 2.0
+
+
+def configuration(factory: GuestFactory) -> Configuration:
+    """Return what a pod's machine is made of.
+
+    Args:
+        factory: Makes guests.
+    """
+    found = factory.configuration(GuestRequest(image=AGENT_RECIPE), vsock=True)
+    return attrs.evolve(found, disk_slots=_SLOTS, transports=frozenset((Transport.VHOST_USER_VSOCK,)))
 
 
 class Machine:
@@ -80,11 +91,8 @@ class Machine:
 
     def _start(self) -> None:
         try:
-            settings = load({}, os.environ, {}, Path("/")).settings
-            settings = attrs.evolve(settings, transport=(Transport.VHOST_USER_VSOCK,))
-            factory = GuestFactory(settings, self._artifacts, label="pod")
-            configuration = factory.configuration(GuestRequest(image=AGENT_RECIPE), vsock=True)
-            self._guest = factory.start(attrs.evolve(configuration, disk_slots=_SLOTS))
+            factory = GuestFactory(load({}, os.environ, {}, Path("/")).settings, self._artifacts, label="pod")
+            self._guest = factory.start(configuration(factory))
             pid = self._guest.vm.process.pid
             write_atomically(self._artifacts / MACHINE_FILE, json.dumps({"pid": pid, "start": start_time(pid)}))
             endpoint = AgentEndpoint(HybridAddress(str(self._guest.vm.hybrid_path), _PORT))
