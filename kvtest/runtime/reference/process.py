@@ -96,6 +96,7 @@ class Process:
             status = self._agent.call("WaitProcess", _NEVER, **self._names).status
         except KvtestError:  # the machine is gone, which somebody else notices too
             return
+        self.drain()  # containerd's clients read no more once they know of the end
         self.ended(status)
 
     def ended(self, status: int) -> None:
