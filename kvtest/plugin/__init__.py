@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvtest.plugin import census, collection, fixtures, options, scheduling, timeouts
+from kvtest.plugin import census, collection, fixtures, notes, options, plan, scheduling, timeouts
 from kvtest.plugin.reporting import Reporting
 
 
@@ -24,6 +24,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(collection, "kvtest-collection")
     config.pluginmanager.register(fixtures, "kvtest-fixtures")
     config.pluginmanager.register(census, "kvtest-census")
+    config.pluginmanager.register(notes, "kvtest-notes")
+    config.pluginmanager.register(plan, "kvtest-plan")
     config.pluginmanager.register(scheduling, "kvtest-scheduling")
     config.pluginmanager.register(timeouts, "kvtest-timeouts")
     config.pluginmanager.register(Reporting(config), "kvtest-reporting")

@@ -73,6 +73,7 @@ def test_defaults(project: Path) -> None:
         test_timeout=300.0,
         census_timeout=5.0,
         census_ignore=(),
+        requirements=(),
     )
     assert {origin.source for origin in loaded.origins.values()} == {Source.DEFAULT}
     assert loaded.report_lines() == []
