@@ -86,10 +86,12 @@ def judge(plan: Plan, evidence: Iterable[Evidence]) -> tuple[Verdict, ...]:
         evidence: What the tests that are over say.
     """
     cases = {requirement.id: _Case(requirement) for requirement in plan.requirements}
+    named = {test.id: test.requirements for test in plan.tests}
     over = set()
     for one in evidence:
         over.add(one.test)
-        for case in _of(cases, one.requirements):
+        # Of a test whose process crashed nothing is known but its ID.
+        for case in _of(cases, one.requirements or named.get(one.test, ())):
             case.take(one)
     for test in plan.tests:
         if test.id not in over:

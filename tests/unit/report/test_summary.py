@@ -5,15 +5,11 @@ from __future__ import annotations
 
 from attrs import evolve
 
-from kvtest.conformance import Document, Level, Plan, PlannedTest, Requirement, Ring, Source
+from kvtest.conformance import Level, Plan, PlannedTest
 from kvtest.report import Outcome, Results, RunInfo, TestResult, summary_lines
+from tests.unit.report.promises import requirement
 
 RUN = RunInfo(start=10.0, hostname="h")
-SOURCE = Source(Document("A specification", "https://spec.example"), "4.2")
-
-
-def requirement(name: str, level: Level = Level.MUST) -> Requirement:
-    return Requirement(name, level, "It holds.", (SOURCE,), (Ring.TRANSPORT,), ())
 
 
 def result(name: str, outcome: Outcome, message: str = "", **properties: str) -> TestResult:
