@@ -39,18 +39,19 @@ def evidence(test: TestResult) -> Evidence:
 def failures(results: Results) -> tuple[str, ...]:
     """Return why what was tested does not conform: the binding requirements that are violated, then failed tests.
 
-    Those tests are the ones that name no requirement or have left something on the host: no level of a requirement
-    makes their failure a matter of taste.
+    Those tests are the ones that name no requirement, and those that have left something on the host, whatever else
+    went wrong in them: no level of a requirement makes that a matter of taste.
 
     Args:
         results: The run.
     """
     violated = [one.requirement.id for one in verdicts(results) if one.status is Status.VIOLATED and one.binding]
     known = {requirement.id for requirement in results.run.plan.requirements}
-    tests = [
-        test.id
-        for test in results.tests
-        if test.outcome is Outcome.FAILED
-        and ("leak" in test.properties or not test.requirements or not known.issuperset(test.requirements))
-    ]
+    tests = [test.id for test in results.tests if "leak" in test.properties or _counts(test, known)]
     return (*violated, *tests)
+
+
+def _counts(test: TestResult, known: set[str]) -> bool:
+    """Whether a test failed and no known requirement says how much that matters."""
+    unknown = not test.requirements or not known.issuperset(test.requirements)
+    return test.outcome is Outcome.FAILED and unknown

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 
 from kvtest.conformance import Status, Verdict
+from kvtest.errors import LeakError
 from kvtest.report.evidence import verdicts
 from kvtest.report.results import Outcome, Results
 from kvtest.report.text import excerpt
@@ -24,7 +25,9 @@ def summary_lines(results: Results) -> list[str]:
     for test in results.tests:
         if test.outcome in _BAD:
             lines.append(f"{test.outcome.upper()} {line(test.id)}")
-            lines += [f"    {text}" for text in (line(test.message), _place("artifacts", test.properties)) if text]
+            after = "" if test.properties.get("error") == LeakError.__name__ else _place("leak", test.properties)
+            told = (line(test.message), after, _place("artifacts", test.properties))
+            lines += [f"    {text}" for text in told if text]
     lines += requirement_lines(verdicts(results))
     counted = ", ".join(f"{count} {_noun(outcome, count)}" for outcome, count in results.count().items() if count)
     interrupted = "" if results.complete else "; the run was interrupted"

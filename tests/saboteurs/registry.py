@@ -75,7 +75,8 @@ class Fault(NamedTuple):
             test: The node ID.
         """
         pattern = re.sub(r"[\[\]]", lambda match: f"[{match[0]}]", self.tests)
-        return fnmatch.fnmatchcase(test.rpartition("/")[2].replace(".py::", "::", 1), pattern)
+        file, separator, name = test.partition("::")
+        return fnmatch.fnmatchcase(f"{Path(file).stem}{separator}{name}", pattern)
 
 
 def breaks(*requirements: str) -> Callable[[Break], Saboteur]:
@@ -145,4 +146,4 @@ def ring_of(test: str) -> str:
     Args:
         test: Its node ID.
     """
-    return Path(test.partition("::")[0]).parent.name
+    return Path(test.partition("::")[0]).parts[1]

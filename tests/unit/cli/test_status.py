@@ -39,6 +39,7 @@ LEAK = {"error": "LeakError", "leak": "left behind"}
         (run(OURS), 3),
         (run(error(MUST)), 3),
         # Mixes.
+        (run(error(MUST, error="BootError", leak="left behind")), 1),
         (run(THEIRS, OURS), 3),
         (run(failed(MUST), OURS), 1),
         (run(failed(MUST), THEIRS), 1),

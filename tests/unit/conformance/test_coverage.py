@@ -99,4 +99,9 @@ def test_a_fault_is_of_the_first_line_that_matches_and_of_those_that_come_beside
     table = [first, second, besides, other]
     assert faults_of("suites/r/test_a.py::test_x[a-1]", table) == [first, other]
     assert faults_of("suites/r/test_a.py::test_x[a-2]", table) == [second]
+    assert faults_of("suites/r/deep/test_a.py::test_x[/a-1]", table) == [first]
     assert faults_of("suites/r/test_b.py::test_x[a-1]", table) == []
+
+
+def test_the_ring_of_a_test_is_its_directory() -> None:
+    assert ring_of("suites/agent/deep/test_a.py::test_x[a/b]") == "agent"

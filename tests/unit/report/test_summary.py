@@ -33,6 +33,7 @@ def test_failures_come_with_their_cause_and_requirement() -> None:
         result("a::s", Outcome.SKIPPED, requirement="VSOCK-CID-001"),
         result("a::l", Outcome.FAILED, "left behind", requirement="VSOCK-LOST-001", error="LeakError", leak="x"),
         result("a::m", Outcome.PASSED, requirement="VSOCK-LOST-002"),
+        result("a::b", Outcome.ERROR, "no boot", error="BootError", leak="left behind: process 1"),
     )
     names = ("CID", "CLOSE", "DATA", "PORT")
     plan = Plan(
@@ -56,11 +57,14 @@ def test_failures_come_with_their_cause_and_requirement() -> None:
         "ERROR a::d",
         "FAILED a::l",
         "    left behind",
+        "ERROR a::b",
+        "    no boot",
+        "    leak: left behind: process 1",
         "violated: VSOCK-CLOSE-001 (MUST, 2 tests)",
         "violated: VSOCK-DATA-001 (MUST, 1 test)",
         "violated: SERIAL-OPEN-001 (SHOULD, 1 test)",
         "requirements: 1 met, 3 violated, 1 not applicable, 2 not tested",
-        "2 passed, 5 failed, 2 errors, 1 skipped in 1.0 s; the run was interrupted",
+        "2 passed, 5 failed, 3 errors, 1 skipped in 1.0 s; the run was interrupted",
     ]
 
 
