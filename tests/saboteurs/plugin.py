@@ -16,31 +16,28 @@ from tests.saboteurs.registry import Fault, faults, faults_of, ring_of
 ROUND = "SABOTEURS_ROUND"
 
 
-def fault_of(test: str, number: int) -> Fault | None:
+def fault_of(test: str, number: int | None = None) -> Fault | None:
     """Return what is broken for a test in a run, if it has a fault then.
 
     Args:
         test: Its node ID.
-        number: The number of the run, from 0.
+        number: The number of the run, from 0; this one's if not given.
     """
     found = faults_of(test, faults(ring_of(test)))
+    number = int(os.environ.get(ROUND, "0")) if number is None else number
     return found[number] if number < len(found) else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    without = [item for item in items if fault_of(item.nodeid, _round()) is None]
+    without = [item for item in items if fault_of(item.nodeid) is None]
     if without:
         config.hook.pytest_deselected(items=without)
-        items[:] = [item for item in items if fault_of(item.nodeid, _round()) is not None]
+        items[:] = [item for item in items if fault_of(item.nodeid) is not None]
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    fault = fault_of(item.nodeid, _round())
+    fault = fault_of(item.nodeid)
     assert fault is not None
     with fault.saboteur.work():
         return (yield)
-
-
-def _round() -> int:
-    return int(os.environ.get(ROUND, "0"))

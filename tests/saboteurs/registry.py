@@ -9,9 +9,18 @@ breaks::
     def keeps_the_host_waiting_for_the_end() -> Iterator[None]:
         \"\"\"A guest's end is not passed on.\"\"\"
 
-It is in any module of this package. ``rings/NAME.py`` is the table of the ring ``suites/NAME``: which saboteur is at
-work in which test. A ring joins by having such a file; ``tests/unit/conformance/test_coverage.py`` then checks the
-claims against the suites, and ``test_rings.py`` runs the ring with its saboteurs at work.
+It is in any module of this package. One that is not a function of this process, such as an agent in a guest that can be
+told to break something, is made known with :func:`register`.
+
+``rings/NAME.py`` is the table of the ring ``suites/NAME``, which joins by having it:
+
+- ``FAULTS`` says which saboteur is at work in which test. A test without one is left out of the runs with saboteurs.
+- ``EVERY_TEST = True`` promises that there is no such test.
+- ``OPTIONS`` are further options of ``kvtest run`` for these runs.
+- The module is a pytest plugin in them: its hooks can do what no context can. ``plugin.fault_of`` gives a test's fault.
+
+``tests/unit/conformance/test_coverage.py`` checks the claims against the suites, and ``test_rings.py`` runs the ring
+with its saboteurs at work.
 """
 
 from __future__ import annotations
@@ -22,8 +31,9 @@ import functools
 import importlib
 import pkgutil
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import attrs
@@ -86,13 +96,21 @@ def breaks(*requirements: str) -> Callable[[Break], Saboteur]:
         requirements: Their IDs.
     """
 
-    def register(work: Break) -> Saboteur:
+    def decorate(work: Break) -> Saboteur:
         name = f"{work.__module__.removeprefix(tests.saboteurs.__name__ + '.')}.{work.__name__}"
-        saboteur = Saboteur(name, (work.__doc__ or "").partition("\n")[0], requirements, work)
-        _ALL[name] = saboteur
-        return saboteur
+        return register(Saboteur(name, (work.__doc__ or "").partition("\n")[0], requirements, work))
 
-    return register
+    return decorate
+
+
+def register(saboteur: Saboteur) -> Saboteur:
+    """Make a saboteur known.
+
+    Args:
+        saboteur: The saboteur; no other has its name.
+    """
+    assert saboteur.name not in _ALL, saboteur.name
+    return _ALL.setdefault(saboteur.name, saboteur)
 
 
 @functools.cache
@@ -115,18 +133,30 @@ def faults(ring: str) -> Sequence[Fault]:
     Args:
         ring: Its name.
     """
-    table: Sequence[Fault] = importlib.import_module(f"tests.saboteurs.rings.{ring}").FAULTS
+    table: Sequence[Fault] = _ring(ring).FAULTS
     return table
 
 
-def unbroken(ring: str) -> Mapping[str, str]:
-    """Return the tests of a ring that no saboteur is at work in: why, by ``::`` and the name of the function.
+def options(ring: str) -> Sequence[str]:
+    """Return the options of ``kvtest run`` with which a ring runs with its saboteurs.
 
     Args:
         ring: Its name.
     """
-    table: Mapping[str, str] = getattr(importlib.import_module(f"tests.saboteurs.rings.{ring}"), "UNBROKEN", {})
-    return table
+    return tuple(getattr(_ring(ring), "OPTIONS", ()))
+
+
+def breaks_every_test(ring: str) -> bool:
+    """Return whether a ring promises that each of its tests has a fault.
+
+    Args:
+        ring: Its name.
+    """
+    return bool(getattr(_ring(ring), "EVERY_TEST", False))
+
+
+def _ring(ring: str) -> ModuleType:
+    return importlib.import_module(f"{tests.saboteurs.__name__}.rings.{ring}")
 
 
 def faults_of(test: str, table: Sequence[Fault]) -> list[Fault]:

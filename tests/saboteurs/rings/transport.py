@@ -6,6 +6,7 @@ from __future__ import annotations
 from tests.saboteurs import device, serial
 from tests.saboteurs.registry import Fault
 
+EVERY_TEST = True
 FAULTS = [
     Fault(
         "test_vsock_clients::test_each_client_gets_only_its_own_bytes*-1]", device.flips_a_byte_to_the_host, "assert ["
