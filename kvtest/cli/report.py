@@ -33,8 +33,8 @@ def report(
 ) -> None:
     """Show what became of every requirement in a run: met, violated, not applicable, not tested, and why.
 
-    Without RESULTS it is the run in the results directory of the settings. A run that was stopped or killed is shown as
-    far as it came.
+    Without RESULTS it is the run in the results directory of the settings.
+    A run that was stopped or killed is shown as far as it came.
     """
     if as_json and as_markdown:
         raise UsageError("--json and --markdown exclude each other")

@@ -48,8 +48,8 @@ def run(
 ) -> None:
     """Run suites against this machine's QEMU, and write kvtest-results/junit.xml with artifacts per test.
 
-    The summary counts the requirements that are met, violated, not applicable and not tested, and names every violated
-    one; `kvtest report` shows all of them.
+    The summary counts the requirements that are met, violated, not applicable and not tested.
+    It names every violated one; `kvtest report` shows all of them.
     """
     settings = settings_of(given)
     targets, ours = _targets(what or [])
