@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line.
 
-Exit statuses: 0 conformant, 1 a requirement is violated, 2 wrong usage or an unfit environment, 3 kvtest itself failed.
+Exit statuses are those of :class:`kvtest.cli.status.Status`.
 """
 
 from __future__ import annotations

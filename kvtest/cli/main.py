@@ -5,33 +5,23 @@ from __future__ import annotations
 
 import sys
 import traceback
-from enum import IntEnum
 
 import typer
 
-from kvtest.cli import doctor, gc, image, shell, suites
+from kvtest.cli import doctor, gc, image, report, shell, suites
 from kvtest.cli.console import errors
-from kvtest.errors import GuestError, HostError, ImageError, KvtestError, RuntimeFailedError, UsageError, VMError
-
-
-class Status(IntEnum):
-    """Exit statuses."""
-
-    CONFORMANT = 0
-    VIOLATED = 1
-    USAGE = 2
-    INTERNAL = 3
-
+from kvtest.cli.status import STATUSES, Status, status_of
+from kvtest.errors import KvtestError
 
 app = typer.Typer(
     name="kvtest",
-    help="End-to-end conformance tests for VM-isolated container runtimes.\n\n"
-    "Exit statuses: 0 conformant, 1 a requirement is violated, 2 wrong usage or unfit environment, 3 internal error.",
+    help=f"End-to-end conformance tests for VM-isolated container runtimes.\n\n{STATUSES}",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("run")(suites.run)
+app.command("run", epilog=STATUSES)(suites.run)
+app.command("report", epilog=STATUSES)(report.report)
 app.command("doctor")(doctor.doctor)
 app.command("shell")(shell.shell)
 app.command("gc")(gc.gc)
@@ -49,9 +39,3 @@ def run() -> None:
         traceback.print_exc()
         errors.print("kvtest: internal error; please report it with the traceback above", markup=False)
         sys.exit(Status.INTERNAL)
-
-
-def status_of(error: KvtestError) -> Status:
-    """Return the exit status for an error that ends a command."""
-    expected = (UsageError, HostError, ImageError, VMError, GuestError, RuntimeFailedError)
-    return Status.USAGE if isinstance(error, expected) else Status.INTERNAL

@@ -16,21 +16,13 @@ import typer
 
 from kvtest.cli.console import progress
 from kvtest.cli.options import Given, pytest_flags, settings_of, with_settings
-from kvtest.errors import HostError, ImageError, KvtestError, SettingError, UnknownNameError, UsageError, VMError
+from kvtest.cli.status import status_of_run
+from kvtest.errors import SettingError, UnknownNameError, UsageError
 from kvtest.harness import GuestFactory
 from kvtest.host.memory import available_memory
-from kvtest.report import Outcome, Results, TestResult
+from kvtest.report import Results
 from kvtest.report.directory import results_of_one_run
 from kvtest.resources import suites_directory
-
-
-def _family(base: type[KvtestError]) -> list[type[KvtestError]]:
-    return [base, *(kind for direct in base.__subclasses__() for kind in _family(direct))]
-
-
-# Errors that are the user's or the machine's and not ours, by name, because results come from other processes.
-_UNFIT = {kind.__name__ for base in (UsageError, HostError, ImageError, VMError) for kind in _family(base)}
-
 
 # MiB that a worker takes besides a guest's memory: pytest, QEMU, and the copy of the memory that vsock needs.
 _WORKER_MEMORY = 512
@@ -56,7 +48,8 @@ def run(
 ) -> None:
     """Run suites against this machine's QEMU, and write kvtest-results/junit.xml with artifacts per test.
 
-    Exit status: 0 conformant, 1 a requirement is violated, 2 wrong usage or unfit environment, 3 internal error.
+    The summary counts the requirements that are met, violated, not applicable and not tested.
+    It names every violated one; `kvtest report` shows all of them.
     """
     settings = settings_of(given)
     targets, ours = _targets(what or [])
@@ -82,7 +75,7 @@ def run(
         # Before pytest starts, so that whatever is wrong with this machine is one message and not one per test.
         GuestFactory(settings, settings.results / "guests", progress=progress).prepare()
         status = pytest.main([*how, *selection], plugins=[watcher])
-    raise typer.Exit(_status(int(status), watcher.results))
+    raise typer.Exit(status_of_run(int(status), watcher.results))
 
 
 def workers_for(tests: int, memory: int) -> int:
@@ -168,23 +161,3 @@ def _targets(what: list[str]) -> tuple[list[str], bool]:
     tests = [name.partition("::")[1:] for name in what]
     ours = all(path.is_relative_to(suites) for path in found)
     return [f"{path}{separator}{test}" for path, (separator, test) in zip(found, tests, strict=True)], ours
-
-
-def _status(status: int, results: Results | None) -> int:
-    """Return kvtest's exit status for pytest's."""
-    if status in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED, pytest.ExitCode.INTERRUPTED):
-        return 2
-    if status == pytest.ExitCode.INTERNAL_ERROR:
-        return 3
-    tests = results.tests if results is not None else ()
-    if status == pytest.ExitCode.OK:
-        return 0 if tests else 3  # without results nothing is known
-    if any(test.outcome is Outcome.FAILED for test in tests):
-        return 1
-    errors = [test for test in tests if test.outcome is Outcome.ERROR]
-    return 2 if errors and all(_is_unfit(test) for test in errors) else 3
-
-
-def _is_unfit(test: TestResult) -> bool:
-    """Whether an error is the machine's or the test's, and not kvtest's."""
-    return test.properties.get("error") in _UNFIT or "fault_of" in test.properties

@@ -14,7 +14,9 @@ from kvtest.plugin import (
     census,
     collection,
     fixtures,
+    notes,
     options,
+    plan,
     runtime_fixtures,
     scheduling,
     timeouts,
@@ -35,6 +37,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(agent_fixtures, "kvtest-agent-fixtures")
     config.pluginmanager.register(runtime_fixtures, "kvtest-runtime-fixtures")
     config.pluginmanager.register(census, "kvtest-census")
+    config.pluginmanager.register(notes, "kvtest-notes")
+    config.pluginmanager.register(plan, "kvtest-plan")
     config.pluginmanager.register(scheduling, "kvtest-scheduling")
     config.pluginmanager.register(timeouts, "kvtest-timeouts")
     config.pluginmanager.register(Reporting(config), "kvtest-reporting")

@@ -30,6 +30,8 @@ _ROOT_FIXTURES = ("artifacts", "census", "host")
 _OUR_FIXTURES = "kvtest.plugin."
 _FOLLOWING: pytest.StashKey[pytest.Item | None] = pytest.StashKey()
 _PROBLEM: pytest.StashKey[KvtestError] = pytest.StashKey()
+#: Why a test that is left out does not concern what is under test.
+NOT_APPLICABLE: pytest.StashKey[str] = pytest.StashKey()
 
 
 def register_markers(config: pytest.Config) -> None:
@@ -47,11 +49,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     used = [item for item in items if is_ours(item)]
     if not used:
         return
-    from kvtest.conformance import shipped
 
     try:
         selected = options.loaded(config).settings.transport
-        catalogue = shipped()
+        catalogue = catalogue_of(config)
         for item in used:
             try:
                 _check(item, catalogue)
@@ -66,9 +67,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     unwanted = [item for item in used if not transports_of(item) <= set(selected)]
     if unwanted:
+        from kvtest.conformance.verdict import not_selected
+
+        for item in unwanted:
+            item.stash[NOT_APPLICABLE] = not_selected(sorted(transports_of(item) - set(selected)))
         config.hook.pytest_deselected(items=unwanted)
         kept = set(map(id, items)) - set(map(id, unwanted))
         items[:] = [item for item in items if id(item) in kept]
+
+
+def catalogue_of(config: pytest.Config) -> Catalogue:
+    """Return the requirements that tests may name.
+
+    Raises:
+        UsageError: Something is wrong with them.
+    """
+    from kvtest.conformance import with_others
+
+    return with_others(*options.loaded(config).settings.requirements)
 
 
 def _check(item: pytest.Item, catalogue: Catalogue) -> None:

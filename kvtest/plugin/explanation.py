@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from _pytest._code.code import ExceptionChainRepr  # pytest has no public name for it
 
-from kvtest.conformance import shipped
 from kvtest.errors import DeadlineExceededError, DeviceError, InternalError, KvtestError, LeakError
-from kvtest.plugin.collection import requirements_of, transports_of
+from kvtest.plugin.collection import catalogue_of, requirements_of, transports_of
 from kvtest.plugin.evidence import guest_of, keep_diagnosis
 from kvtest.plugin.options import reproduce_command
 from kvtest.plugin.session import session_of
@@ -40,9 +39,13 @@ def explain(item: pytest.Item, exception: pytest.ExceptionInfo[BaseException], r
     """
     error = exception.value
     internal = _internal(item)
-    kinds = [("error", type(internal or error).__name__)]
-    if internal is None and not isinstance(error, KvtestError) and not _is_ours(exception):
-        kinds.append(("fault_of", "the test"))
+    kinds = []
+    if not any(name == "error" for name, _ in item.user_properties):  # what fails after a failure is its consequence
+        kinds.append(("error", type(internal or error).__name__))
+        if internal is None and not isinstance(error, KvtestError) and not _is_ours(exception):
+            kinds.append(("fault_of", "the test"))
+    if isinstance(error, LeakError):
+        kinds.append(("leak", error.message.splitlines()[0]))
     report.user_properties.extend(kinds)
     item.user_properties.extend(kinds)  # for the reports that follow
     artifacts = session_of(item.config).artifacts(item)
@@ -55,9 +58,9 @@ def explain(item: pytest.Item, exception: pytest.ExceptionInfo[BaseException], r
         lines.append(f"evidence: {keep_diagnosis(item)}")
     if internal is not None:
         (artifacts / "internal-error.txt").write_text(internal.details)
-    catalogue = shipped()
-    # Neither our own fault nor what is left on the host says anything of what the test checks.
-    silent = internal is not None or isinstance(error, LeakError)
+    catalogue = catalogue_of(item.config)
+    # Neither our own fault nor what is left on the host, nor a guest that does not boot, says anything of a promise.
+    silent = report.when != "call" or internal is not None or isinstance(error, LeakError)
     for identifier in [] if silent else requirements_of(item):
         requirement = catalogue[identifier]
         lines += [f"violated: {requirement}", f"  source: {'; '.join(map(str, requirement.sources))}"]

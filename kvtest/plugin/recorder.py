@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
+from kvtest.conformance import Plan
 from kvtest.errors import InternalError, LeakError
 from kvtest.report import Outcome, ResultLog, Results, RunInfo, TestResult, stable_id, summary_lines, write_junit
 from kvtest.report.directory import JUNIT_FILE, RESULTS_FILE
@@ -23,11 +24,18 @@ class Recorder:
     Args:
         directory: Where the files go.
         properties: Facts that hold for the whole run.
+        plan: What it means to check.
     """
 
-    def __init__(self, directory: Path, properties: dict[str, str]) -> None:
+    def __init__(self, directory: Path, properties: dict[str, str], plan: Plan) -> None:
         self._directory = directory
-        run = RunInfo(start=time.time(), hostname=platform.node(), command=shlex.join(sys.argv), properties=properties)
+        run = RunInfo(
+            start=time.time(),
+            hostname=platform.node(),
+            command=shlex.join(sys.argv),
+            properties=properties,
+            plan=plan,
+        )
         self._log = ResultLog(directory / RESULTS_FILE, run)
         self._running: dict[str, TestResult] = {}
 
@@ -45,15 +53,14 @@ class Recorder:
         result = evolve(
             result,
             duration=result.duration + report.duration,
-            properties={str(name): str(value) for name, value in report.user_properties},
+            properties=result.properties | {str(name): str(value) for name, value in report.user_properties},
             stdout=report.capstdout,
             stderr=report.capstderr,
         )
         if report.failed:
             result = _failed(result, report)
         elif report.skipped and result.outcome is Outcome.PASSED:
-            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
-            result = evolve(result, outcome=Outcome.SKIPPED, message=reason.removeprefix("Skipped: "))
+            result = _skipped(result, report)
         self._running[test] = result
         if report.when == "teardown":
             self._log.append(self._running.pop(test))
@@ -86,10 +93,21 @@ def summary(results: Results, junit: Path) -> list[str]:
     return [*lines, f"report: {junit}"]
 
 
+def _skipped(result: TestResult, report: pytest.TestReport) -> TestResult:
+    expected: str | None = getattr(report, "wasxfail", None)
+    if expected is not None and not expected.startswith("[NOTRUN]"):
+        reason = expected.removeprefix("reason: ")
+        properties = result.properties | {"xfail": reason}
+        message = f"it fails, as expected: {reason}" if reason else "it fails, as expected"
+        return evolve(result, outcome=Outcome.SKIPPED, message=message, properties=properties)
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else expected or report.longreprtext
+    return evolve(result, outcome=Outcome.SKIPPED, message=reason.removeprefix("Skipped: "))
+
+
 def _failed(result: TestResult, report: pytest.TestReport) -> TestResult:
     story = "".join(f"\n{text}\n" for title, text in report.sections if title == "kvtest")
     result = evolve(result, details=f"{result.details}{report.longreprtext}\n{story}")
-    if result.outcome is Outcome.FAILED:  # what fails after a failure is its consequence
+    if result.outcome in (Outcome.FAILED, Outcome.ERROR):  # what fails after a failure is its consequence
         return result
     error = result.properties.get("error")
     # Our own fault says nothing about what is tested; what a test leaves is found after its end, and is its failure.

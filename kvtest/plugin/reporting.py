@@ -12,6 +12,7 @@ import pytest
 
 from kvtest.plugin import options
 from kvtest.plugin.collection import is_ours
+from kvtest.plugin.plan import plan_of
 from kvtest.plugin.state import existing_session
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Reporting:
             session = existing_session(self._config)
             try:
                 with session.ledger.lasting(self) if session is not None else contextlib.nullcontext():
-                    self._recorder = Recorder(results_directory(self._config), properties)
+                    self._recorder = Recorder(results_directory(self._config), properties, plan_of(self._config))
             except SettingError as error:
                 pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
         if self._recorder is not None:

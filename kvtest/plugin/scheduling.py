@@ -1,25 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """What workers tell the scheduler: how tests belong together.
 
-Workers send nothing but the IDs of what they have collected, and IDs are not to be changed. So each worker that has
-tests of ours leaves a file in the results directory before it says that it has collected, and the controller reads it.
-A run without such a file is none of our business: it is scheduled as if this plugin were not there.
+Each worker that has tests of ours leaves a note. A run without one is none of our business: it is scheduled as if this
+plugin were not there.
 """
 
 from __future__ import annotations
 
-import json
-import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from kvtest.plugin import notes
 from kvtest.plugin.collection import guest_request, is_ours
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from xdist.remote import Producer
     from xdist.scheduler.protocol import Scheduling
     from xdist.workermanage import WorkerController
@@ -27,25 +23,19 @@ if TYPE_CHECKING:
     from kvtest.plugin.scheduler import Affinity
 
 _FILE = "schedule.json"
-_RUN = "kvtest_run"  # in a worker's input: which run it belongs to
-_TOKEN = pytest.StashKey[str]()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """On a worker, say how its tests belong together."""
-    run = getattr(session.config, "workerinput", {}).get(_RUN)
     ours = [item for item in session.items if is_ours(item)]
-    if run is None or not ours:
+    if not notes.is_worker(session.config) or not ours:
         return
     from kvtest.errors import KvtestError
-    from kvtest.ownership import write_atomically
-    from kvtest.plugin.session import results_directory
 
     try:
-        tests = {item.nodeid: _affinity(item) for item in ours}
-        write_atomically(results_directory(session.config) / _FILE, json.dumps({"run": run, "tests": tests}))
-    except KvtestError:  # told by the first test, where somebody sees it
+        notes.leave(session.config, _FILE, {item.nodeid: _affinity(item) for item in ours})
+    except KvtestError:  # a marker that is wrong: told by the test
         return
 
 
@@ -63,20 +53,9 @@ def _affinity(item: pytest.Item) -> Affinity:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_configure_node(node: WorkerController) -> None:
-    """Tell a worker which run it belongs to."""
-    node.workerinput[_RUN] = _token(node.config)
-
-
-@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling | None:
     """Schedule by templates, unless the user wants another distribution."""
     return _Scheduler(config, log) if config.getoption("dist") == "load" else None
-
-
-def _token(config: pytest.Config) -> str:
-    """Return what tells this run from the one before it in the same directory."""
-    return config.stash.setdefault(_TOKEN, secrets.token_hex(8))
 
 
 class _Scheduler:
@@ -117,13 +96,6 @@ class _Scheduler:
 
 def _told(config: pytest.Config) -> dict[str, Affinity]:
     """Return what the workers of this run have said."""
-    from kvtest.plugin.options import loaded
     from kvtest.plugin.scheduler import Affinity
 
-    try:
-        path: Path = loaded(config).settings.results / _FILE
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, pytest.UsageError):
-        return {}
-    tests = content["tests"] if content["run"] == _token(config) else {}
-    return {test: Affinity(*value) for test, value in tests.items()}
+    return {test: Affinity(*value) for test, value in (notes.left(config, _FILE) or {}).items()}

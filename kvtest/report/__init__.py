@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from kvtest.report.evidence import evidence, failures, verdicts
 from kvtest.report.junit import junit_xml, write_junit
 from kvtest.report.results import Outcome, ResultLog, Results, RunInfo, TestResult, stable_id
 from kvtest.report.summary import summary_lines
@@ -13,8 +14,11 @@ __all__ = [
     "Results",
     "RunInfo",
     "TestResult",
+    "evidence",
+    "failures",
     "junit_xml",
     "stable_id",
     "summary_lines",
+    "verdicts",
     "write_junit",
 ]

@@ -19,10 +19,11 @@ from typing import Any, ClassVar, Self
 
 import attrs
 
+from kvtest.conformance import Plan
 from kvtest.errors import HostError, UsageError
 from kvtest.typed import structure
 
-FORMAT = 1
+FORMAT = 2
 """Number of the format; a reader refuses any other."""
 
 # pytest-xdist with --dist loadgroup appends @ and the group to node IDs (with some versions of pytest). A function's
@@ -70,6 +71,11 @@ class TestResult:
     stderr: str = ""
     properties: dict[str, str] = attrs.field(factory=dict)
 
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """The IDs of the requirements that the test names."""
+        return tuple(name for name in self.properties.get("requirement", "").split(", ") if name)
+
 
 @attrs.frozen(kw_only=True)
 class RunInfo:
@@ -81,6 +87,7 @@ class RunInfo:
         name: What was run, such as the ring.
         command: The command line that repeats it.
         properties: Facts that hold for all tests: versions, settings that were changed.
+        plan: The requirements, and the tests that name them.
         format: Number of the file format.
     """
 
@@ -89,6 +96,7 @@ class RunInfo:
     name: str = "kvtest"
     command: str = ""
     properties: dict[str, str] = attrs.field(factory=dict)
+    plan: Plan = Plan()
     format: int = FORMAT
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 from collections import Counter
 
+from kvtest.conformance import Status, Verdict
+from kvtest.errors import LeakError
+from kvtest.report.evidence import verdicts
 from kvtest.report.results import Outcome, Results
 from kvtest.report.text import excerpt
 
@@ -21,20 +24,51 @@ def summary_lines(results: Results) -> list[str]:
     lines = []
     for test in results.tests:
         if test.outcome in _BAD:
-            lines.append(f"{test.outcome.upper()} {_short(test.id)}")
-            lines += [f"    {text}" for text in (_short(test.message), _place("artifacts", test.properties)) if text]
-    violated = Counter(
-        name
-        for test in results.tests
-        if test.outcome is Outcome.FAILED
-        for name in test.properties.get("requirement", "").split(", ")
-        if name
-    )
-    lines += [f"violated: {_short(name)} ({count} test{'s' * (count > 1)})" for name, count in sorted(violated.items())]
+            lines.append(f"{test.outcome.upper()} {line(test.id)}")
+            after = "" if test.properties.get("error") == LeakError.__name__ else _place("leak", test.properties)
+            told = (line(test.message), after, _place("artifacts", test.properties))
+            lines += [f"    {text}" for text in told if text]
+    lines += requirement_lines(verdicts(results))
     counted = ", ".join(f"{count} {_noun(outcome, count)}" for outcome, count in results.count().items() if count)
     interrupted = "" if results.complete else "; the run was interrupted"
     lines.append(f"{counted or 'no tests ran'} in {results.duration:.1f} s{interrupted}")
     return lines
+
+
+def requirement_lines(each: tuple[Verdict, ...]) -> list[str]:
+    """Return a line for every violated requirement, and one with the counts; none where no test names a requirement.
+
+    Args:
+        each: The verdicts.
+    """
+    if not any(verdict.tests for verdict in each):
+        return []
+    lines = []
+    for verdict in each:
+        if verdict.status is Status.VIOLATED:
+            count = len(verdict.violated_by)
+            by = f"{count} test{'s' * (count > 1)}"
+            lines.append(f"violated: {verdict.requirement.id} ({verdict.requirement.level}, {by})")
+    return [*lines, f"requirements: {counts(each)}"]
+
+
+def counts(each: tuple[Verdict, ...]) -> str:
+    """Return how many requirements have which status, as text; those that no run can be without first.
+
+    Args:
+        each: The verdicts.
+    """
+    counted = Counter(verdict.status for verdict in each)
+    return ", ".join(f"{counted[status]} {status}" for status in Status if counted[status]) or "none"
+
+
+def line(text: str) -> str:
+    """Return the first line of a text, fit for a terminal.
+
+    Args:
+        text: Anything.
+    """
+    return excerpt(text.partition("\n")[0], _LINE_LIMIT).replace("\n", " ")
 
 
 def _noun(outcome: Outcome, count: int) -> str:
@@ -42,8 +76,4 @@ def _noun(outcome: Outcome, count: int) -> str:
 
 
 def _place(name: str, properties: dict[str, str]) -> str:
-    return f"{name}: {_short(properties[name])}" if name in properties else ""
-
-
-def _short(text: str) -> str:
-    return excerpt(text.partition("\n")[0], _LINE_LIMIT).replace("\n", " ")
+    return f"{name}: {line(properties[name])}" if name in properties else ""

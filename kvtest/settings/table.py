@@ -15,6 +15,7 @@ from kvtest.settings.values import (
     Choices,
     Context,
     File,
+    Files,
     Kind,
     NameOrDirectory,
     NameOrFile,
@@ -171,6 +172,11 @@ class Settings:
         )
     )
     results: Path = attrs.field(metadata=_about(File(), "kvtest-results", "Directory that gets reports and artifacts"))
+    requirements: tuple[Path, ...] = attrs.field(
+        metadata=_about(
+            Files(), "", "Directories with requirements besides those of the shipped suites", default_text="none"
+        )
+    )
     test_timeout: float = attrs.field(
         metadata=_about(
             Seconds(), "300", "Seconds that a test, or its fixtures before or after it, may take; then it fails"

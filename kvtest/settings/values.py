@@ -236,6 +236,25 @@ class Patterns(Kind[tuple[str, ...]]):
         return ",".join(value)
 
 
+class Files(Kind[tuple[Path, ...]]):
+    """Any number of paths: a list in TOML, commas or a repeated flag elsewhere."""
+
+    metavar = "PATH[,PATH…]"
+    repeatable = True
+
+    def parse(self, text: str) -> object:
+        """Return the items between the commas."""
+        return _items(text)
+
+    def check(self, value: object, context: Context) -> tuple[Path, ...]:
+        """Return absolute paths, each once."""
+        return tuple(map(context.path, Patterns().check(value, context)))
+
+    def render(self, value: tuple[Path, ...]) -> str:
+        """Return the paths with commas between them."""
+        return ",".join(map(str, value))
+
+
 class Choice(Kind[E]):
     """One of an enumeration's values.
 

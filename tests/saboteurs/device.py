@@ -15,8 +15,10 @@ from kvtest.vsock.device.connection import Connection, State
 from kvtest.vsock.device.stream import Stream
 from kvtest.vsock.device.switch import Switch
 from kvtest.vsock.packet import HOST_CID, Operation, Packet, Shutdown
+from tests.saboteurs.registry import breaks
 
 
+@breaks("VSOCK-DATA-001")
 @contextlib.contextmanager
 def flips_a_byte_to_the_guest() -> Iterator[None]:
     """The last byte of the first piece of data arrives changed."""
@@ -37,6 +39,7 @@ def flips_a_byte_to_the_guest() -> Iterator[None]:
         yield
 
 
+@breaks("VSOCK-DATA-002", "VSOCK-CLIENTS-002")
 @contextlib.contextmanager
 def flips_a_byte_to_the_host() -> Iterator[None]:
     """The last byte of every packet arrives changed."""
@@ -51,6 +54,7 @@ def flips_a_byte_to_the_host() -> Iterator[None]:
         yield
 
 
+@breaks("VSOCK-CLIENTS-002", "VSOCK-DIRECTION-002")
 @contextlib.contextmanager
 def forwards_a_stale_buffer() -> Iterator[None]:
     """A packet's bytes are those of the packet before it, whichever stream that was of."""
@@ -67,6 +71,7 @@ def forwards_a_stale_buffer() -> Iterator[None]:
         yield
 
 
+@breaks("VSOCK-DATA-002")
 @contextlib.contextmanager
 def loses_a_packet_to_the_host() -> Iterator[None]:
     """One packet in the middle of a stream is not forwarded."""
@@ -80,6 +85,7 @@ def loses_a_packet_to_the_host() -> Iterator[None]:
         yield
 
 
+@breaks("VSOCK-DATA-001")
 @contextlib.contextmanager
 def treats_data_as_text() -> Iterator[None]:
     """A carriage return becomes a line feed, as on a terminal."""
@@ -92,6 +98,7 @@ def treats_data_as_text() -> Iterator[None]:
         yield
 
 
+@breaks("VSOCK-CLIENTS-001")
 @contextlib.contextmanager
 def serves_one_client_at_a_time() -> Iterator[None]:
     """A host process that comes while another is connected is turned away."""
@@ -109,6 +116,7 @@ def serves_one_client_at_a_time() -> Iterator[None]:
         yield
 
 
+@breaks("VSOCK-CLIENTS-003")
 @contextlib.contextmanager
 def lets_one_slow_host_process_stall_all() -> Iterator[None]:
     """While a host process has not taken its data, no packet of the guest is taken."""
@@ -122,6 +130,7 @@ def lets_one_slow_host_process_stall_all() -> Iterator[None]:
         yield
 
 
+@breaks("VSOCK-CLIENTS-003")
 @contextlib.contextmanager
 def lets_one_slow_guest_socket_stall_all() -> Iterator[None]:
     """While one guest socket has no room, no host process is read."""
@@ -141,6 +150,7 @@ def lets_one_slow_guest_socket_stall_all() -> Iterator[None]:
         yield
 
 
+@breaks("VSOCK-CLOSE-001")
 @contextlib.contextmanager
 def keeps_the_guest_waiting_for_the_end() -> Iterator[None]:
     """A host process's end is not passed on."""
@@ -153,6 +163,7 @@ def keeps_the_guest_waiting_for_the_end() -> Iterator[None]:
         yield
 
 
+@breaks("VSOCK-CLOSE-005")
 @contextlib.contextmanager
 def takes_what_nobody_reads() -> Iterator[None]:
     """A host process that has closed is told to the guest as one that will not send."""
@@ -167,6 +178,7 @@ def takes_what_nobody_reads() -> Iterator[None]:
         yield
 
 
+@breaks("VSOCK-CLOSE-002")
 @contextlib.contextmanager
 def keeps_the_host_waiting_for_the_end() -> Iterator[None]:
     """A guest's end is not passed on."""
@@ -179,6 +191,7 @@ def keeps_the_host_waiting_for_the_end() -> Iterator[None]:
         yield
 
 
+@breaks("VSOCK-CLOSE-003")
 @contextlib.contextmanager
 def takes_half_a_close_of_the_host_for_a_whole() -> Iterator[None]:
     """A host process that will not send is told to the guest as one that is gone."""
@@ -187,6 +200,7 @@ def takes_half_a_close_of_the_host_for_a_whole() -> Iterator[None]:
         yield
 
 
+@breaks("VSOCK-CLOSE-004")
 @contextlib.contextmanager
 def takes_half_a_close_of_the_guest_for_a_whole() -> Iterator[None]:
     """A guest that will not send is treated as one that is gone."""
@@ -200,6 +214,7 @@ def takes_half_a_close_of_the_guest_for_a_whole() -> Iterator[None]:
         yield
 
 
+@breaks("VSOCK-CLOSE-002")
 @contextlib.contextmanager
 def never_frees_a_place() -> Iterator[None]:
     """There is room for 16 connections, and those that have ended count."""
@@ -218,6 +233,7 @@ def never_frees_a_place() -> Iterator[None]:
         yield
 
 
+@breaks("VSOCK-DIRECTION-001")
 @contextlib.contextmanager
 def refuses_every_host_process() -> Iterator[None]:
     """A host process's ``CONNECT`` is answered by the end."""
@@ -225,6 +241,7 @@ def refuses_every_host_process() -> Iterator[None]:
         yield
 
 
+@breaks("VSOCK-REFUSE-001", "VSOCK-BACKLOG-001")
 @contextlib.contextmanager
 def says_ok_too_early() -> Iterator[None]:
     """A host process reads ``OK`` before the guest has answered."""
@@ -240,6 +257,7 @@ def says_ok_too_early() -> Iterator[None]:
         yield
 
 
+@breaks("VSOCK-HANDSHAKE-001")
 @contextlib.contextmanager
 def says_ok_after_the_first_bytes() -> Iterator[None]:
     """A host process reads ``OK`` behind what the guest sent first."""
@@ -258,6 +276,7 @@ def says_ok_after_the_first_bytes() -> Iterator[None]:
         yield
 
 
+@breaks("VSOCK-HANDSHAKE-001")
 @contextlib.contextmanager
 def drops_what_follows_connect() -> Iterator[None]:
     """Bytes that came together with ``CONNECT`` are lost."""
@@ -272,6 +291,7 @@ def drops_what_follows_connect() -> Iterator[None]:
         yield
 
 
+@breaks("VSOCK-DIRECTION-002")
 @contextlib.contextmanager
 def refuses_the_guest() -> Iterator[None]:
     """No connection of the guest is taken."""
@@ -279,6 +299,7 @@ def refuses_the_guest() -> Iterator[None]:
         yield
 
 
+@breaks("VSOCK-REFUSE-002")
 @contextlib.contextmanager
 def leaves_the_guest_without_answer() -> Iterator[None]:
     """A guest that connects where nobody listens is not told."""
@@ -294,6 +315,7 @@ def leaves_the_guest_without_answer() -> Iterator[None]:
         yield
 
 
+@breaks("VSOCK-PORT-001")
 @contextlib.contextmanager
 def never_asks_again_after_a_refusal() -> Iterator[None]:
     """A port that refused once is taken for closed for ever."""
@@ -314,6 +336,7 @@ def never_asks_again_after_a_refusal() -> Iterator[None]:
         yield
 
 
+@breaks("VSOCK-CID-001")
 @contextlib.contextmanager
 def has_another_address() -> Iterator[None]:
     """Packets of the host come from another CID than the host's."""
@@ -329,6 +352,7 @@ def has_another_address() -> Iterator[None]:
         yield
 
 
+@breaks("VSOCK-LOST-001", "VSOCK-LOST-002")
 @contextlib.contextmanager
 def keeps_connections_of_a_dead_guest() -> Iterator[None]:
     """The sockets of the host processes stay open when the guest is gone, and when it says that it goes."""

@@ -1,79 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pytest plugin under which every test of the transport ring meets something broken on purpose.
+"""A pytest plugin under which every test of a ring meets something broken on purpose.
 
-``FAULTS`` says for every test what is broken while it runs, and what its failure is to say.
+A test with several faults meets one in each of as many runs; ``SABOTEURS_ROUND`` says which of them this one is.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fnmatch
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Iterator
 
 import pytest
 
-from tests.saboteurs import device, serial
+from tests.saboteurs.registry import Fault, faults, faults_of, ring_of
 
-Saboteur = Callable[[], contextlib.AbstractContextManager[None]]
-
-# Pattern of the test's ID from its file on, the saboteur, and a part of the first line of the failure.
-FAULTS: list[tuple[str, Saboteur, str]] = [
-    ("test_vsock_clients::test_each_client_gets_only_its_own_bytes*-1]", device.flips_a_byte_to_the_host, "assert ["),
-    ("test_vsock_clients::test_each_client_gets_only_its_own_bytes*", device.forwards_a_stale_buffer, "assert ["),
-    ("test_vsock_clients::test_clients_are_served_at_once*", device.serves_one_client_at_a_time, "refused"),
-    ("test_vsock_clients::test_streams_of_many_clients*", device.forwards_a_stale_buffer, "assert [False"),
-    ("test_vsock_clients::test_a_client_that_never*", device.lets_one_slow_host_process_stall_all, "waited 10.0 s"),
-    ("test_vsock_clients::test_a_guest_that_never*", device.lets_one_slow_guest_socket_stall_all, "timed out"),
-    ("test_vsock_close::test_the_guest_sees*", device.keeps_the_guest_waiting_for_the_end, "'TimeoutError' == b'last"),
-    ("test_vsock_close::test_the_guest_cannot_write*", device.takes_what_nobody_reads, "'sent'"),
-    ("test_vsock_close::test_the_host_sees*", device.keeps_the_host_waiting_for_the_end, "timed out"),
-    (
-        "test_vsock_close::test_the_guest_can_answer*",
-        device.takes_half_a_close_of_the_host_for_a_whole,
-        "'BrokenPipeError' == 'sent'",
-    ),
-    ("test_vsock_close::test_the_host_can_answer*", device.takes_half_a_close_of_the_guest_for_a_whole, "Broken"),
-    ("test_vsock_close::test_many_connections*", device.never_frees_a_place, "refused"),
-    ("test_vsock_data::test_the_host_sends*", device.flips_a_byte_to_the_guest, "assert"),
-    ("test_vsock_data::test_the_guest_sends*67108864]", device.loses_a_packet_to_the_host, "assert ("),
-    ("test_vsock_data::test_the_guest_sends*", device.flips_a_byte_to_the_host, "assert ("),
-    ("test_vsock_data::test_every_value*", device.treats_data_as_text, "assert"),
-    ("test_vsock_directions::test_the_host_connects*", device.refuses_every_host_process, "refused"),
-    ("test_vsock_directions::test_the_host_reads_ok*", device.says_ok_after_the_first_bytes, "assert None"),
-    ("test_vsock_directions::test_what_follows*", device.drops_what_follows_connect, "assert None"),
-    ("test_vsock_directions::test_the_guest_connects*-1]", device.refuses_the_guest, "ConnectionResetError"),
-    ("test_vsock_directions::test_the_guest_connects*", device.forwards_a_stale_buffer, "assert b"),
-    ("test_vsock_directions::test_a_port_without*", device.says_ok_too_early, "DID NOT RAISE"),
-    ("test_vsock_directions::test_the_guest_is_refused*", device.leaves_the_guest_without_answer, "'ETIMEDOUT'"),
-    ("test_vsock_directions::test_more_connections*", device.says_ok_too_early, "64 < 64"),
-    ("test_vsock_directions::test_a_port_can*", device.never_asks_again_after_a_refusal, "refused"),
-    ("test_vsock_directions::test_the_addresses*", device.has_another_address, "== ["),
-    ("test_vsock_lost::*", device.keeps_connections_of_a_dead_guest, "assert 0 == 9"),
-    ("test_serial::test_a_port_has*", serial.links_the_wrong_device, "assert"),
-    ("test_serial::test_what_is_sent*", serial.interchanges_sockets, "assert [b'org.kvtest"),
-    ("test_serial::test_one_host_process*", serial.serves_a_crowd, "assert"),
-    ("test_serial::test_a_port_is_opened_once*", serial.opens_twice, "assert ['opened', 'opened']"),
-    ("test_serial::test_the_host_sends*", serial.flips_a_byte_to_the_guest, "assert"),
-    ("test_serial::test_the_guest_sends*", serial.flips_a_byte_to_the_host, "assert"),
-    ("test_serial::test_every_value*", serial.treats_data_as_text, "assert"),
-    ("test_serial::test_the_guest_sees*", serial.clings, "waited 30.0 s for the answer"),
-    ("test_serial::test_qemu_tells*", serial.hides_the_guests_close, "NEVER"),
-    ("test_serial::test_bytes_wait*", serial.forgets_what_came_early, "timed out"),
-    ("test_serial::test_a_port_that_nobody*", serial.shares_a_thread, "timed out"),
-    ("test_serial::test_the_connection_ends*", serial.clings, "assert 0 == 1"),
-]
+ROUND = "SABOTEURS_ROUND"
 
 
-def fault_of(identifier: str) -> tuple[Saboteur, str]:
-    """Return what is broken for a test, and what its failure is to say."""
-    for pattern, saboteur, message in FAULTS:
-        if fnmatch.fnmatchcase(identifier.replace(".py::", "::"), "*" + pattern.replace("[", "[[]").replace("]", "]")):
-            return saboteur, message
-    raise LookupError(f"nobody breaks anything for {identifier}")
+def fault_of(test: str, number: int | None = None) -> Fault | None:
+    """Return what is broken for a test in a run, if it has a fault then.
+
+    Args:
+        test: Its node ID.
+        number: The number of the run, from 0; this one's if not given.
+    """
+    found = faults_of(test, faults(ring_of(test)))
+    number = int(os.environ.get(ROUND, "0")) if number is None else number
+    return found[number] if number < len(found) else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    without = [item for item in items if fault_of(item.nodeid) is None]
+    if without:
+        config.hook.pytest_deselected(items=without)
+        items[:] = [item for item in items if fault_of(item.nodeid) is not None]
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    saboteur, _ = fault_of(item.nodeid)
-    with saboteur():
+    fault = fault_of(item.nodeid)
+    assert fault is not None
+    with fault.saboteur.work():
         return (yield)

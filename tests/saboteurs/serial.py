@@ -16,6 +16,7 @@ import attrs
 
 from kvtest import Guest, SerialPort
 from kvtest.vm.qmp import Monitor
+from tests.saboteurs.registry import breaks
 
 _serial_ports: property = vars(Guest)["serial_ports"]
 Change = Callable[[bytes], bytes]
@@ -111,6 +112,19 @@ class Crowd(Proxy):
         super().close()
 
 
+class FirstOnly(Proxy):
+    """Takes every host process, and serves the first one alone."""
+
+    _served = False
+
+    def serve(self, client: socket.socket) -> None:
+        if self._served:
+            self._open.append(client)
+        else:
+            self._served = True
+            super().serve(client)
+
+
 class Clinging(Proxy):
     """Ends nothing when one side has ended."""
 
@@ -174,41 +188,55 @@ def _flip(data: bytes) -> bytes:
     return data[:-1] + bytes([data[-1] ^ 1])
 
 
+@breaks("SERIAL-DATA-001")
 def flips_a_byte_to_the_guest() -> contextlib.AbstractContextManager[None]:
     """The last byte of each piece arrives changed."""
     return _behind(lambda port, path: Proxy(port, path, to_guest=_flip))
 
 
+@breaks("SERIAL-DATA-002")
 def flips_a_byte_to_the_host() -> contextlib.AbstractContextManager[None]:
     """The last byte of each piece arrives changed."""
     return _behind(lambda port, path: Proxy(port, path, to_host=_flip))
 
 
+@breaks("SERIAL-DATA-002")
 def treats_data_as_text() -> contextlib.AbstractContextManager[None]:
     """A carriage return becomes a line feed, as on a terminal."""
     return _behind(lambda port, path: Proxy(port, path, to_host=lambda data: data.replace(b"\r", b"\n")))
 
 
+@breaks("SERIAL-CLIENTS-001")
 def serves_a_crowd() -> contextlib.AbstractContextManager[None]:
     """Every host process is served at once."""
     return _behind(Crowd)
 
 
+@breaks("SERIAL-CLIENTS-002")
+def serves_only_the_first() -> contextlib.AbstractContextManager[None]:
+    """The second host process of a port waits for ever."""
+    return _behind(FirstOnly)
+
+
+@breaks("SERIAL-CLOSE-003")
 def forgets_what_came_early() -> contextlib.AbstractContextManager[None]:
     """What the host sends before the guest has opened the port is lost."""
     return _behind(Forgetful)
 
 
+@breaks("SERIAL-PORTS-001")
 def shares_a_thread() -> contextlib.AbstractContextManager[None]:
     """A port that nobody reads stalls the others."""
     return _behind(SharedThread)
 
 
+@breaks("SERIAL-CLOSE-001", "SERIAL-LOST-001", "SERIAL-LOST-002")
 def clings() -> contextlib.AbstractContextManager[None]:
     """The end of one side is not passed on to the other."""
     return _behind(Clinging)
 
 
+@breaks("SERIAL-NAME-001")
 @contextlib.contextmanager
 def interchanges_sockets() -> Iterator[None]:
     """The sockets of the ports are interchanged."""
@@ -221,6 +249,7 @@ def interchanges_sockets() -> Iterator[None]:
         yield
 
 
+@breaks("SERIAL-NAME-001")
 @contextlib.contextmanager
 def links_the_wrong_device() -> Iterator[None]:
     """A port's name in the guest leads to another port."""
@@ -228,6 +257,7 @@ def links_the_wrong_device() -> Iterator[None]:
         yield
 
 
+@breaks("SERIAL-OPEN-001")
 @contextlib.contextmanager
 def opens_twice() -> Iterator[None]:
     """A port in the guest is a plain file, which anybody can open at any time."""
@@ -235,6 +265,7 @@ def opens_twice() -> Iterator[None]:
         yield
 
 
+@breaks("SERIAL-CLOSE-002")
 @contextlib.contextmanager
 def hides_the_guests_close() -> Iterator[None]:
     """QEMU does not tell that the guest has closed a port."""

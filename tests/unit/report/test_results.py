@@ -90,10 +90,10 @@ def test_a_killed_run_keeps_its_results(tmp_path: Path) -> None:
     [
         ("", "holds no results"),
         ('{"kind": "ru', "holds no results"),
-        ("[]\n", ":1: does not begin a results file of format 1"),
-        ('{"kind": "test"}\n', ":1: does not begin a results file of format 1"),
-        ('{"kind": "run", "format": 2}\n', ":1: does not begin a results file of format 1"),
-        ('{"kind": "run", "format": 1, "start": 1}\n', ":1: the key 'hostname' is missing"),
+        ("[]\n", ":1: does not begin a results file of format 2"),
+        ('{"kind": "test"}\n', ":1: does not begin a results file of format 2"),
+        ('{"kind": "run", "format": 1}\n', ":1: does not begin a results file of format 2"),
+        ('{"kind": "run", "format": 2, "start": 1}\n', ":1: the key 'hostname' is missing"),
         ("RUN\nno json\n{}\n", ":2: not a line of JSON"),
         ("RUN\n[]\n", ":2: a line of unknown kind None"),
         ('RUN\n{"kind": "tset"}\n', ":2: a line of unknown kind 'tset'"),
@@ -102,7 +102,7 @@ def test_a_killed_run_keeps_its_results(tmp_path: Path) -> None:
 )
 def test_what_is_no_results_file(tmp_path: Path, content: str, seen: str) -> None:
     path = tmp_path / "r"
-    path.write_text(content.replace("RUN", '{"kind": "run", "format": 1, "start": 1, "hostname": "h"}'))
+    path.write_text(content.replace("RUN", '{"kind": "run", "format": 2, "start": 1, "hostname": "h"}'))
     with pytest.raises(UsageError) as caught:
         Results.read(path)
     assert str(path) in str(caught.value)

@@ -78,6 +78,7 @@ def test_defaults(project: Path) -> None:
         test_timeout=300.0,
         census_timeout=5.0,
         census_ignore=(),
+        requirements=(),
     )
     assert {origin.source for origin in loaded.origins.values()} == {Source.DEFAULT}
     assert loaded.report_lines() == []
@@ -165,10 +166,21 @@ def _other_value(name: str) -> object:
         "test_timeout": 7,
         "census_timeout": 9,
         "census_ignore": ("process:*",),
+        "requirements": (Path("/a"), Path("/b")),
         "cache": Path("/other"),
         "results": Path("/other"),
         "run_directory": Path("/other"),
     }.get(name, "other")
+
+
+def test_directories_of_requirements_are_relative_to_where_they_are_written(project: Path) -> None:
+    (project / "kvtest.toml").write_text('requirements = ["ours", "/theirs"]\n')
+    inner = project / "inner"
+    inner.mkdir()
+    assert load_in(inner).settings.requirements == (project / "ours", Path("/theirs"))
+    assert load_in(inner, {"requirements": ["a", "b,a"]}).settings.requirements == (inner / "a", inner / "b")
+    (project / "kvtest.toml").write_text("requirements = [1]\n")
+    assert "not a list of texts" in refused(inner)
 
 
 # --- Transports

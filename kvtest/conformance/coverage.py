@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run means to check: the requirements as they were then, and the tests that name them."""
+
+from __future__ import annotations
+
+import attrs
+
+from kvtest.conformance.requirements import Requirement
+from kvtest.transport import Transport
+
+
+@attrs.frozen
+class PlannedTest:
+    """A test that names requirements and was found when the run began.
+
+    Args:
+        id: Its node ID.
+        requirements: The IDs that it names.
+        left_out: Why it is not run though it could be, such as ``-k 'data'``; empty where it is run.
+        not_applicable: Why it is not run because it does not concern what is under test; empty where it is run.
+    """
+
+    id: str
+    requirements: tuple[str, ...]
+    left_out: str = ""
+    not_applicable: str = ""
+
+
+@attrs.frozen
+class Plan:
+    """What a run means to check.
+
+    Args:
+        requirements: All requirements, whether a test names them or not.
+        tests: The tests that name requirements, run or not.
+        transports: The transports that were selected.
+    """
+
+    requirements: tuple[Requirement, ...] = ()
+    tests: tuple[PlannedTest, ...] = ()
+    transports: tuple[Transport, ...] = ()

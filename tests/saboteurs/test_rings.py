@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tests of a ring fail when what they test is broken, and every binding requirement is seen to be violated."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kvtest.conformance import Answer, shipped
+from kvtest.report import Results, evidence
+from kvtest.settings import Settings
+from tests.saboteurs.plugin import ROUND, fault_of
+from tests.saboteurs.registry import faults, faults_of, options, ring_of, rings
+from tests.suites import suite_tests
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("ring", rings())
+def test_every_test_with_a_fault_fails_and_says_so(settings: Settings, tmp_path: Path, ring: str) -> None:
+    environment = {
+        **os.environ,
+        "KVTEST_CACHE": str(settings.cache),
+        "PYTEST_PLUGINS": f"tests.saboteurs.plugin,tests.saboteurs.rings.{ring}",
+        "PYTHONPATH": str(ROOT),
+    }
+    broken: set[str] = set()
+    astray: dict[str, str] = {}
+    rounds = max(len(faults_of(test, faults(ring))) for test in suite_tests() if ring_of(test) == ring)
+    for number in range(rounds):
+        results = tmp_path / str(number)
+        command = [sys.executable, "-m", "kvtest", "run", ring, "-n", "2", "--results", str(results), *options(ring)]
+        completed = subprocess.run(
+            command, env={**environment, ROUND: str(number)}, capture_output=True, text=True, check=False
+        )
+        assert completed.returncode == 1, completed.stdout + completed.stderr
+        ran = Results.read(results / "results.jsonl")
+
+        survivors = [test.id for test in ran.tests if evidence(test).answer is not Answer.BROKEN]
+        assert survivors == []
+
+        for test in ran.tests:
+            fault = fault_of(test.id, number)
+            assert fault is not None
+            if fault.message not in test.message:
+                astray[test.id] = test.message
+            # What else the test checks may well have been kept.
+            broken |= set(test.requirements) & set(fault.saboteur.requirements)
+
+    assert astray == {}, "tests that failed for another reason than what was broken"
+    binding = {requirement.id for requirement in shipped() if ring in requirement.rings and requirement.level.binding}
+    assert binding - broken == set(), "nobody has been seen to break them"
