@@ -135,8 +135,12 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_the_shipped_requirements_load_and_name_their_transport() -> None:
     catalogue = Catalogue.load(suites_directory() / "requirements")
-    vsock, serial = (Transport.VHOST_USER_VSOCK,), (Transport.VIRTIO_SERIAL,)
-    by_area = {"VSOCK": [vsock], "SERIAL": [serial], "AGENT": [vsock, serial, (*vsock, *serial)]}
+    vsock, serial = Transport.VHOST_USER_VSOCK, Transport.VIRTIO_SERIAL
+    by_area: dict[str, list[tuple[Transport, ...]]] = {
+        "VSOCK": [(vsock,)],
+        "SERIAL": [(serial,)],
+        "AGENT": [(vsock,), (serial,), (vsock, serial)],
+    }
     assert len(catalogue) >= 30
     for requirement in catalogue:
         assert requirement.transports in by_area[requirement.id.partition("-")[0]]
