@@ -51,6 +51,25 @@ def agent(endpoint: AgentEndpoint) -> Iterator[Agent]:
         yield agent
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Check the agent's address before anything runs.
+
+    Raises:
+        pytest.UsageError: It is none.
+    """
+    if not any("endpoint" in getattr(item, "fixturenames", ()) for item in items):
+        return
+    address = options.loaded(config).settings.agent_address
+    if address is not None and not hasattr(config, "workerinput"):
+        from kvtest.errors import UsageError
+        from kvtest.runtime.agent_address import parse_address
+
+        try:
+            parse_address(address)
+        except UsageError as error:
+            raise pytest.UsageError(str(error)) from error
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what needs the agent's guest where the agent is one that runs already."""
     names = getattr(item, "fixturenames", ())

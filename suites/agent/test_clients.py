@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 
@@ -33,8 +34,12 @@ LONG_CALLS: dict[str, Callable[[Agent, Container], Pending]] = {
 @requirement("AGENT-CLIENTS-001")
 @pytest.mark.parametrize("count", [1, 8, 64])
 def test_each_client_has_a_life_cycle_of_its_own(endpoint: AgentEndpoint, count: int) -> None:
+    everybody = Barrier(count)
+
     def live(number: int) -> tuple[bytes, int]:
         with endpoint.connect(PATIENCE) as agent:
+            assert agent.check() == "SERVING"
+            everybody.wait(PATIENCE)  # all are connected and have been answered
             container = agent.run(["sh", "-c", f"echo client {number}; exit {number}"], deadline=PATIENCE)
             seen = container.read_all(deadline=PATIENCE), container.wait(PATIENCE)
             container.remove(PATIENCE)

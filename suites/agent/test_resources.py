@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from kvtest import Guest, requirement
+from kvtest import Deadline, Guest, requirement
 from kvtest.errors import DeadlineExceededError, RPCError
 from kvtest.peers import pattern
 from kvtest.runtime.agent import Agent, AgentEndpoint
@@ -19,12 +19,16 @@ pytestmark = pytest.mark.guest(image="agent", scope="module", vsock=True, serial
 MIB = 1 << 20
 COUNTING = "i=0; while :; do i=$((i+1)); echo $i; done"
 SILENCE = 0.5  # seconds, of the requirement
+BOUND = 10.0
+PATIENCE = 30.0
 
 
 def read_while_it_writes(container: Container) -> None:
     """Read until nothing comes for a while, which raises: what it wrote before its pause is in the pipe."""
-    while True:
+    limit = Deadline(BOUND)
+    while not limit.expired:
         container.begin("ReadStdout", len=1 << 16).result(SILENCE)
+    pytest.fail("it goes on writing")
 
 
 def running(words: str) -> list[int]:
@@ -95,7 +99,7 @@ def test_a_container_that_runs_out_of_memory_is_told_of(agent: Agent) -> None:
     told = agent.begin("GetOOMEvent")
     container = agent.run(["tail", "/dev/zero"], memory=8 * MIB)
     assert container.wait() == agent.behaviour.signalled + 9
-    assert told.result(30.0).container_id == container.name
+    assert told.result(PATIENCE).container_id == container.name
 
 
 @requirement("AGENT-OOM-002")
@@ -103,7 +107,7 @@ def test_an_event_is_told_to_one_client(agent: Agent, endpoint: AgentEndpoint) -
     with endpoint.connect() as other:
         pending = [agent.begin("GetOOMEvent"), other.begin("GetOOMEvent")]
         names = [agent.run(["tail", "/dev/zero"], memory=8 * MIB).name for _ in range(2)]
-        assert sorted(call.result(30.0).container_id for call in pending) == sorted(names)
+        assert sorted(call.result(PATIENCE).container_id for call in pending) == sorted(names)
 
 
 @requirement("AGENT-COPY-001")
@@ -130,6 +134,6 @@ def test_the_end_of_the_sandbox_ends_all_containers(guest: Guest, agent: Agent) 
     assert len(guest.call(running, "sleep 31415")) == 2
     waiting = [container.begin("WaitProcess") for container in containers]
     agent.call("DestroySandbox")
-    assert [call.result(30.0).status for call in waiting] == [agent.behaviour.signalled + 9] * 2
+    assert [call.result(PATIENCE).status for call in waiting] == [agent.behaviour.signalled + 9] * 2
     assert guest.call(running, "sleep 31415") == []
     agent.endpoint.created.clear()
