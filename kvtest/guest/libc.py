@@ -7,6 +7,7 @@ import ctypes
 import os
 import signal
 
+_MNT_DETACH = 2  # umount2(2)
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _PR_SET_CHILD_SUBREAPER = 36
 _RB_POWER_OFF = 0x4321FEDC  # reboot(2); the library adds the magic numbers
@@ -14,15 +15,20 @@ _RB_POWER_OFF = 0x4321FEDC  # reboot(2); the library adds the magic numbers
 _library = ctypes.CDLL(None, use_errno=True)
 
 
-def mount(source: str, target: str, kind: str, data: str) -> None:
-    """Mount a file system.
+def mount(source: str, target: str, kind: str, data: str, flags: int = 0) -> None:
+    """Mount a file system, with the arguments of the system call.
 
     Raises:
         OSError: It could not be mounted.
     """
-    if _library.mount(source.encode(), target.encode(), kind.encode(), 0, data.encode()) != 0:
+    if _library.mount(source.encode(), target.encode(), kind.encode(), flags, data.encode()) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"mounting {target}: {os.strerror(number)}")
+
+
+def unmount(target: str) -> None:
+    """Unmount a file system, at the latest when nobody uses it any more."""
+    _library.umount2(target.encode(), _MNT_DETACH)
 
 
 def power_off() -> None:

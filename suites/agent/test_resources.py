@@ -127,6 +127,28 @@ def test_a_file_is_copied_nowhere_else(guest: Guest, agent: Agent, path: str) ->
     assert guest.run(["find", "/", "-xdev", "-name", "kvtest-intruder*"]).text == ""
 
 
+@requirement("AGENT-STORAGE-001")
+def test_a_storage_is_mounted_for_its_container(guest: Guest, agent: Agent) -> None:
+    point = "/run/kvtest-storage"
+    container = agent.create(
+        ["sh", "-c", "stat -f -c %T /data; echo kept >/data/file; cat /data/file"],
+        storages=[{"driver": "ephemeral", "source": "tmpfs", "fstype": "tmpfs", "mount_point": point}],
+        mounts=[{"destination": "/data", "source": point, "type": "bind", "options": ["rbind", "rw"]}],
+        read_only=False,
+    )
+    container.start()
+    assert container.read_all() == b"tmpfs\nkept\n"
+    container.remove()
+    assert point not in guest.read_file("/proc/mounts").decode()
+
+
+@requirement("AGENT-SANDBOX-001")
+@pytest.mark.guest(fresh=True)
+def test_the_sandbox_has_its_host_name(guest: Guest, agent: Agent) -> None:
+    agent.call("CreateSandbox", hostname="pod-7", sandbox_id="pod-7")
+    assert guest.run(["hostname"]).text == "pod-7"
+
+
 @requirement("AGENT-DESTROY-001")
 @pytest.mark.guest(fresh=True)
 def test_the_end_of_the_sandbox_ends_all_containers(guest: Guest, agent: Agent) -> None:

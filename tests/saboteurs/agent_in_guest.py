@@ -20,7 +20,7 @@ from typing import Any
 sys.path.append("/usr/lib/python3/dist-packages")
 
 from kvtest.errors import FrameError, RPCError
-from kvtest.guest.agent import connections, console, container, files, process, sandbox, spec, streams
+from kvtest.guest.agent import connections, console, container, files, process, sandbox, spec, storage, streams
 from kvtest.guest.agent.cgroup import Cgroup
 from kvtest.guest.agent.crun import Crun
 from kvtest.guest.agent.main import SERIAL_PORT, ReferenceAgent
@@ -134,11 +134,12 @@ def never_frees_an_id(agent: Any) -> None:
     used: set[str] = set()
     create = sandbox.Sandbox.create
 
-    def refuse(self: Any, name: str, *rest: Any) -> None:
+    def refuse(self: Any, request: Any, done: Any) -> None:
+        name = request.container_id
         if name in used:
             raise RPCError(Code.ALREADY_EXISTS, f"{name} was used before")
         used.add(name)
-        create(self, name, *rest)
+        create(self, request, done)
 
     _put(sandbox.Sandbox, "create", refuse)
 
@@ -407,6 +408,14 @@ def ignores_permissions(agent: Any) -> None:
 
 def copies_anywhere(agent: Any) -> None:
     _put(files, "PREFIX", "")
+
+
+def keeps_mounts(agent: Any) -> None:
+    _put(storage.Mounts, "close", lambda self: None)
+
+
+def ignores_the_host_name(agent: Any) -> None:
+    _do_nothing(agent, "CreateSandbox")
 
 
 def leaves_a_container(agent: Any) -> None:

@@ -112,6 +112,8 @@ FAULTS: list[tuple[str, Saboteur, str]] = [
         "copies_anywhere",
         "DID NOT RAISE",
     ),
+    (f"resources::test_a_storage_is_mounted_for_its_container[{VSOCK}]", "keeps_mounts", "/run/kvtest-storage"),
+    (f"resources::test_the_sandbox_has_its_host_name[{VSOCK}]", "ignores_the_host_name", "== 'pod-7'"),
     (f"resources::test_the_end_of_the_sandbox_ends_all_containers[{VSOCK}]", "leaves_a_container", "waited"),
     (f"clients::test_each_client_has_a_life_cycle_of_its_own[{VSOCK}-8]", "serves_one_client_at_a_time", "Barrier"),
     (f"clients::test_two_shims_have_a_container_each[{VSOCK}]", "mixes_containers", "assert 137 == 0"),

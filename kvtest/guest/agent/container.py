@@ -18,6 +18,7 @@ from kvtest.guest.agent.cgroup import Cgroup, OOMWatch
 from kvtest.guest.agent.crun import Crun, Done
 from kvtest.guest.agent.process import Process, Replies
 from kvtest.guest.agent.reaper import Reaper
+from kvtest.guest.agent.storage import Mounts
 from kvtest.guest.reactor import Reactor
 from kvtest.rpc.status import Code
 
@@ -60,16 +61,18 @@ class Container:
     Args:
         tools: What it shares with others.
         name: Its ID.
-        first: What its first process is called, besides the empty string.
-        spec: Its ``grpc.Spec``.
+        request: The ``grpc.CreateContainerRequest``.
+        mounts: What is mounted for it in the guest.
         oom: Called when a process of it is killed for want of memory.
     """
 
-    def __init__(self, tools: Tools, name: str, first: str, spec: Any, oom: Callable[[], None]) -> None:
+    def __init__(self, tools: Tools, name: str, request: Any, mounts: Mounts, oom: Callable[[], None]) -> None:
+        spec = request.OCI
         self.name = name
         self.state = State.CREATING
         self._tools = tools
-        self._first = first
+        self._first = request.exec_id  # what its first process is called, besides the empty string
+        self._mounts = mounts
         self._directory = f"{tools.directory}/containers/{name}"
         self._numbers = itertools.count(1)
         self._cgroup = Cgroup(specs.cgroup_path(spec.Linux.CgroupsPath, name))
@@ -141,6 +144,7 @@ class Container:
         self._tools.oom.remove(self._oom_watch)
         for process in (self._init, *self._execs.values()):
             process.close()
+        self._mounts.close()
         shutil.rmtree(self._directory, ignore_errors=True)
 
     # --- Processes

@@ -113,7 +113,10 @@ class Service:
             raise RPCError(Code.INVALID_ARGUMENT, "the request has no OCI specification")
         if not request.OCI.Process.Args:
             raise RPCError(Code.INVALID_ARGUMENT, "the specification has no command")
-        self.sandbox.create(request.container_id, request.exec_id, request.OCI, _done(call))
+        for name in ("devices", "sandbox_pidns"):
+            if getattr(request, name):
+                raise RPCError(Code.UNIMPLEMENTED, f"the reference agent has no {name}")
+        self.sandbox.create(request, _done(call))
 
     def _exec(self, call: Call, request: Any) -> None:
         if not request.process.Args:
@@ -155,6 +158,10 @@ class Service:
     # --- The sandbox
 
     def _create_sandbox(self, call: Call, request: Any) -> None:
+        for name in ("dns", "sandbox_pidns", "guest_hook_path", "kernel_modules"):
+            if getattr(request, name):
+                raise RPCError(Code.UNIMPLEMENTED, f"the reference agent has no {name}")
+        self.sandbox.prepare(request.storages)
         if request.hostname:
             import socket
 
