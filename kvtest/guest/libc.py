@@ -7,37 +7,28 @@ import ctypes
 import os
 import signal
 
+_MNT_DETACH = 2  # umount2(2)
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _PR_SET_CHILD_SUBREAPER = 36
-_MNT_DETACH = 2
-MS_RDONLY = 1  # mount(2)
-MS_BIND = 4096
-MS_REC = 16384
 _RB_POWER_OFF = 0x4321FEDC  # reboot(2); the library adds the magic numbers
 
 _library = ctypes.CDLL(None, use_errno=True)
 
 
 def mount(source: str, target: str, kind: str, data: str, flags: int = 0) -> None:
-    """Mount a file system (mount(2)).
+    """Mount a file system, with the arguments of the system call.
 
     Raises:
         OSError: It could not be mounted.
     """
-    if _library.mount(source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), data.encode()) != 0:
+    if _library.mount(source.encode(), target.encode(), kind.encode(), flags, data.encode()) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"mounting {target}: {os.strerror(number)}")
 
 
 def unmount(target: str) -> None:
-    """Take a mount away, now from sight and for good when nobody uses it any more (umount2(2)).
-
-    Raises:
-        OSError: Nothing is mounted there.
-    """
-    if _library.umount2(target.encode(), _MNT_DETACH) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"unmounting {target}: {os.strerror(number)}")
+    """Unmount a file system, at the latest when nobody uses it any more."""
+    _library.umount2(target.encode(), _MNT_DETACH)
 
 
 def power_off() -> None:

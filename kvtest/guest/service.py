@@ -15,7 +15,7 @@ from kvtest.guest.inventory import vsock_sockets
 DESCRIPTION = "/etc/kvtest/agent.json"
 PID_FILE = "/run/kvtest/agent.pid"
 PORT = 1024
-_PATIENCE = 60.0
+_PATIENCE = 30.0
 _NAMESPACES = ("ipc", "mnt", "net", "pid", "uts")
 _CONTROLLERS = ("cpu", "memory", "pids")
 

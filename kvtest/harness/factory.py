@@ -25,6 +25,8 @@ from kvtest.vm.template_cache import template_cache
 
 #: The recipe of guests with an agent; the setting ``agent`` puts another program into it.
 AGENT_RECIPE = "agent"
+#: The virtio-serial ports of such guests.
+AGENT_PORTS = ("agent.channel.0",)
 _FIRST_CID = 3  # lower ones are reserved (vsock(7))
 _ROOM = 1 << 30  # bytes of memory that stay free beside a guest that nobody has asked for yet
 
@@ -83,6 +85,8 @@ class GuestFactory:
         RunDirectory(self.settings.run_directory).close()
         if self.settings.guest_start is GuestStart.CLONE:
             self.template(self.configuration(GuestRequest()))
+            if self.settings.agent is not None:  # one that does not come up is told of once, and not by every test
+                self.template(self.configuration(GuestRequest(image=AGENT_RECIPE, serial_ports=AGENT_PORTS)))
         else:
             _ = self.accelerator
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import struct
 from pathlib import Path
 
@@ -94,12 +95,14 @@ def _libraries(path: Path, loader: Path) -> tuple[Path, ...]:
             f"the agent {path} needs the loader {loader}, which this machine does not have",
             hint="build it static: a kata-agent for musl is",
         )
+    # Not the way of ldd(1), a variable for the loader: one that does not know it would run the program here.
     listed = run([loader, "--list", path])
-    missing = [line.split()[0] for line in listed.stdout.splitlines() if "not found" in line]
-    if missing or listed.status != 0:
-        what = ", ".join(missing) or (listed.stderr or listed.stdout).strip()
+    if listed.status != 0 or "not found" in listed.stdout:
+        said = (listed.stderr or listed.stdout).strip()
+        missing = re.search(r"shared libraries: ([^:\s]+):", said) or re.search(r"(\S+) => not found", said)
         raise RecipeError(
-            f"the agent {path} needs a library that was not found: {what}", hint="install it, or build the agent static"
+            f"the agent {path} needs a library that was not found: {missing[1] if missing else said}",
+            hint="install it, or build the agent static",
         )
     found = [
         Path(words[2]) for line in listed.stdout.splitlines() if len(words := line.split()) > 2 and words[1] == "=>"

@@ -51,6 +51,35 @@ def agent(endpoint: AgentEndpoint) -> Iterator[Agent]:
         yield agent
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what goes over another transport than the one of the agent's address.
+
+    Raises:
+        pytest.UsageError: The address is none.
+    """
+    over = {id(item): item.callspec.params["endpoint"] for item in items if _has_endpoint(item)}  # type: ignore[attr-defined]
+    address = options.loaded(config).settings.agent_address if over else None
+    if address is None:
+        return
+    from kvtest.errors import UsageError
+    from kvtest.runtime.agent_address import SerialAddress, parse_address
+
+    try:
+        serial = isinstance(parse_address(address), SerialAddress)
+    except UsageError as error:
+        raise pytest.UsageError(str(error)) from error
+    transport = Transport.VIRTIO_SERIAL if serial else Transport.VHOST_USER_VSOCK
+    unwanted = [item for item in items if over.get(id(item), transport) != transport]
+    config.hook.pytest_deselected(items=unwanted)
+    left_out = set(map(id, unwanted))
+    items[:] = [item for item in items if id(item) not in left_out]
+
+
+def _has_endpoint(item: pytest.Item) -> bool:
+    callspec = getattr(item, "callspec", None)
+    return callspec is not None and "endpoint" in callspec.params
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what needs the agent's guest where the agent is one that runs already."""
     names = getattr(item, "fixturenames", ())

@@ -109,6 +109,11 @@ class Pending:
         self._response = response
         self._name = name
 
+    @property
+    def answered(self) -> bool:
+        """Whether the answer is there, or never will be."""
+        return self._call.answered
+
     def result(self, deadline: Deadline | float | None) -> Any:
         """Wait for the answer and return it; raises as :meth:`Service.call` does."""
         data = self._call.result(Deadline.of(deadline))

@@ -34,6 +34,11 @@ class PendingCall:
         self.name = name
         self._answer = answer
 
+    @property
+    def answered(self) -> bool:
+        """Whether the answer is there, or never will be."""
+        return self._answer.done()
+
     def result(self, deadline: Deadline) -> bytes:
         """Wait for the answer and return the result; raises as :meth:`Client.call` does."""
         try:

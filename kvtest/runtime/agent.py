@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -148,13 +149,20 @@ class Agent:
     # --- Containers
 
     def create(
-        self, argv: list[str], *, name: str | None = None, deadline: Patience = None, **options: Any
+        self,
+        argv: list[str],
+        *,
+        name: str | None = None,
+        storages: Sequence[Mapping[str, Any]] = (),
+        deadline: Patience = None,
+        **options: Any,
     ) -> Container:
         """Create a container.
 
         Args:
             argv: What its first process runs.
             name: Its ID; one that nobody has if ``None``.
+            storages: Fields of ``grpc.Storage`` messages: what the agent is to mount for it.
             deadline: When to give up.
             **options: See :func:`kvtest.runtime.agent_spec.specification`.
         """
@@ -162,7 +170,7 @@ class Agent:
         options.setdefault("root", self.endpoint.container_root)
         self.endpoint.created.add(name)
         spec = specification(name, argv, **options)
-        self.call("CreateContainer", deadline, container_id=name, exec_id=name, OCI=spec)
+        self.call("CreateContainer", deadline, container_id=name, exec_id=name, OCI=spec, storages=storages)
         return Container(self, name)
 
     def run(self, argv: list[str], *, name: str | None = None, deadline: Patience = None, **options: Any) -> Container:

@@ -26,6 +26,8 @@ def specification(
     root: str = CONTAINER_ROOT,
     memory: int = 0,
     pids: int = 0,
+    mounts: Sequence[Mapping[str, Any]] = (),
+    read_only: bool = True,
     **process: Any,
 ) -> dict[str, Any]:
     """Return the fields of a ``grpc.Spec``.
@@ -33,9 +35,11 @@ def specification(
     Args:
         name: The container; also its host name and the end of its cgroup's path.
         argv: What its first process runs.
-        root: Directory in the guest that is its root, read-only.
+        root: Directory in the guest that is its root.
         memory: Limit in bytes; none if 0.
         pids: Limit of processes; none if 0.
+        mounts: Fields of ``grpc.Mount`` messages, after those that every container has.
+        read_only: Whether it cannot write to its root.
         **process: See :func:`process_fields`.
     """
     resources: dict[str, Any] = {}
@@ -46,12 +50,13 @@ def specification(
     return {
         "Version": "1.0.2",
         "Process": process_fields(argv, **process),
-        "Root": {"Path": root, "Readonly": True},
+        "Root": {"Path": root, "Readonly": read_only},
         "Hostname": name,
         "Mounts": [
             {"destination": target, "source": source, "type": kind, "options": options}
             for target, source, kind, options in _MOUNTS
-        ],
+        ]
+        + [dict(mount) for mount in mounts],
         "Linux": {
             "CgroupsPath": f"/kvtest/{name}",
             "Namespaces": [{"Type": kind} for kind in _NAMESPACES],

@@ -39,8 +39,10 @@ class Console:
             return _CONTROL_SEQUENCE.sub("", stream.read().decode(errors="replace"))
 
     def tail(self, lines: int = 15) -> str:
-        """Return the last lines, or a remark that there are none."""
-        kept = [line for line in self.text().splitlines() if line.strip()][-lines:]
+        """Return the last lines, or a remark that there are none; what our init says last is the last that matters."""
+        text = self.text()
+        given_up = _INIT.search(text)
+        kept = [line for line in text[: given_up.end() if given_up else None].splitlines() if line.strip()][-lines:]
         return "\n".join(kept) if kept else "(the console is empty)"
 
     def panic(self) -> str | None:

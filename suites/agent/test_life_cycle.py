@@ -10,6 +10,7 @@ from kvtest.errors import RPCError
 from kvtest.runtime.agent import Agent
 from kvtest.transport import Transport
 
+PATIENCE = 30.0
 BOTH = [Transport.VHOST_USER_VSOCK, Transport.VIRTIO_SERIAL]
 
 pytestmark = pytest.mark.guest(image="agent", scope="module", vsock=True, serial_ports=["agent.channel.0"])
@@ -55,7 +56,7 @@ def test_nothing_runs_before_the_start(agent: Agent) -> None:
     with pytest.raises(RPCError):
         container.execute("early", ["true"])
     container.start()
-    assert waiting.result(30.0).status == 5
+    assert waiting.result(PATIENCE).status == 5
 
 
 @requirement("AGENT-LIFE-003")
@@ -91,7 +92,7 @@ def test_the_removal_of_a_running_container_ends_it(agent: Agent) -> None:
     container = agent.run(["sleep", "1000"])
     waiting = container.begin("WaitProcess")
     container.remove()
-    assert waiting.result(30.0).status == agent.behaviour.signalled + 9
+    assert waiting.result(PATIENCE).status == agent.behaviour.signalled + 9
 
 
 @requirement("AGENT-LIFE-007")

@@ -15,6 +15,7 @@ from kvtest.runtime.agent import Agent
 
 pytestmark = pytest.mark.guest(image="agent", scope="module", vsock=True, serial_ports=["agent.channel.0"])
 
+PATIENCE = 30.0
 LARGE = 4 << 20
 EVERY_BYTE = bytes(range(256)) * 16
 
@@ -111,5 +112,5 @@ def test_a_process_that_ends_lets_go_of_its_writers(agent: Agent) -> None:
     stuck = container.begin("WriteStdin", data=bytes(1 << 20))  # more than a pipe holds
     container.kill()
     with pytest.raises(RPCError) as refused:
-        stuck.result(30.0)
+        stuck.result(PATIENCE)
     assert not isinstance(refused.value, ConnectionLostError)

@@ -17,6 +17,7 @@ from kvtest.rpc.server import Connection, Services
 _CHUNK = 1 << 18
 # A client that does not read its answers is not asked for more calls.
 _MOST_UNREAD = 1 << 20
+_FIRST_CALL = b"\0\0\0\1\1\0"  # of a frame's header: stream 1, a request, no flags
 _PORTS = "/sys/class/virtio-ports"
 Say = Callable[[str], None]
 
@@ -140,8 +141,9 @@ class Client:
 class SerialChannel:
     """Clients on a virtio-serial port, one after the other.
 
-    Whoever comes next on the host's side of a port is not announced: the kernel tells that nobody is connected, or,
-    when the next one was quick, the numbers of the calls start again.
+    Whoever comes next on the host's side of a port is not announced: the kernel tells that nobody is connected, but
+    not when the next one was quick. A read gives the bytes of one client only, though, and a client calls its first
+    stream 1 and never does so again: a read that begins with such a frame is of another client.
 
     Args:
         reactor: Watches the port.
@@ -177,13 +179,13 @@ class SerialChannel:
             self._reset()
 
     def _feed(self, data: bytes) -> None:
+        if data[4:10] == _FIRST_CALL:
+            self._reset()
         try:
             self.connection.feed(data)
         except FrameError as error:
             self._say(f"on the serial port: {error.message}")
             self._reset()
-            with contextlib.suppress(FrameError):
-                self.connection.feed(data)
 
     def _reset(self) -> None:
         self.connection.close()

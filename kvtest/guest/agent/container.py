@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
@@ -18,7 +18,7 @@ from kvtest.guest.agent.cgroup import Cgroup, OOMWatch
 from kvtest.guest.agent.crun import Crun, Done
 from kvtest.guest.agent.process import Process, Replies
 from kvtest.guest.agent.reaper import Reaper
-from kvtest.guest.agent.storage import Storages, unmount
+from kvtest.guest.agent.storage import Mounts
 from kvtest.guest.reactor import Reactor
 from kvtest.rpc.status import Code
 
@@ -41,21 +41,12 @@ class Tools:
         crun: Runs crun.
         oom: Watches for processes that are killed for want of memory.
         replies: How calls of processes are answered.
-        storages: Mounts what containers are given.
         directory: Where the containers' own directories are.
     """
 
     def __init__(
-        self,
-        reactor: Reactor,
-        reaper: Reaper,
-        crun: Crun,
-        oom: OOMWatch,
-        replies: Replies,
-        storages: Storages,
-        directory: str,
+        self, reactor: Reactor, reaper: Reaper, crun: Crun, oom: OOMWatch, replies: Replies, directory: str
     ) -> None:
-        self.storages = storages
         self.reactor = reactor
         self.reaper = reaper
         self.crun = crun
@@ -70,26 +61,18 @@ class Container:
     Args:
         tools: What it shares with others.
         name: Its ID.
-        first: What its first process is called, besides the empty string.
-        spec: Its ``grpc.Spec``.
+        request: The ``grpc.CreateContainerRequest``.
+        mounts: What is mounted for it in the guest.
         oom: Called when a process of it is killed for want of memory.
-        storages: The ``grpc.Storage`` messages of what has to be mounted for it.
     """
 
-    def __init__(
-        self,
-        tools: Tools,
-        name: str,
-        first: str,
-        spec: Any,
-        oom: Callable[[], None],
-        storages: Sequence[Any] = (),
-    ) -> None:
-        self._storages = storages
+    def __init__(self, tools: Tools, name: str, request: Any, mounts: Mounts, oom: Callable[[], None]) -> None:
+        spec = request.OCI
         self.name = name
         self.state = State.CREATING
         self._tools = tools
-        self._first = first
+        self._first = request.exec_id  # what its first process is called, besides the empty string
+        self._mounts = mounts
         self._directory = f"{tools.directory}/containers/{name}"
         self._numbers = itertools.count(1)
         self._cgroup = Cgroup(specs.cgroup_path(spec.Linux.CgroupsPath, name))
@@ -105,17 +88,7 @@ class Container:
     # --- Life
 
     def create(self, done: Done) -> None:
-        """Mount what it needs and have crun make it; its first process waits for :meth:`start`."""
-
-        def mounted(failure: str | None) -> None:
-            if failure is None:
-                self._create(done)
-            else:
-                done(failure)
-
-        self._tools.storages.mount(self._storages, mounted)
-
-    def _create(self, done: Done) -> None:
+        """Have crun make it; its first process waits for :meth:`start`."""
         pid_file = f"{self._directory}/pid"
         # The root of a guest is an initramfs, which pivot_root(2) refuses to leave.
         arguments = ["create", "--no-pivot", "--bundle", self._directory, "--pid-file", pid_file]
@@ -171,7 +144,7 @@ class Container:
         self._tools.oom.remove(self._oom_watch)
         for process in (self._init, *self._execs.values()):
             process.close()
-        unmount(self._storages)
+        self._mounts.close()
         shutil.rmtree(self._directory, ignore_errors=True)
 
     # --- Processes

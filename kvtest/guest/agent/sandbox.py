@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from kvtest.errors import RPCError
 from kvtest.guest.agent.container import Container, State, Tools
 from kvtest.guest.agent.crun import Done
+from kvtest.guest.agent.storage import Mounts
 from kvtest.rpc.server import Call
 from kvtest.rpc.status import Code
 
@@ -30,6 +31,7 @@ class Sandbox:
         self._tools = tools
         self._tell_oom = tell_oom
         self._containers: dict[str, Container] = {}
+        self._mounts: list[Mounts] = []
         self._oom_events: deque[str] = deque(maxlen=_MOST_EVENTS)
         self._oom_waiters: deque[Call] = deque()
 
@@ -44,19 +46,32 @@ class Sandbox:
         except KeyError:
             raise RPCError(Code.INVALID_ARGUMENT, f"no container {name!r}") from None
 
-    def create(self, name: str, first: str, spec: Any, storages: Sequence[Any], done: Done) -> None:
-        """Make a container.
+    def prepare(self, storages: Iterable[Any]) -> None:
+        """Mount what all containers need, until the sandbox is destroyed.
 
         Raises:
-            RPCError: There is one of that name, or it cannot be a name.
+            RPCError: It could not be mounted.
         """
+        self._mounts.append(Mounts(storages))
+
+    def create(self, request: Any, done: Done) -> None:
+        """Make a container as a ``grpc.CreateContainerRequest`` has it.
+
+        Raises:
+            RPCError: There is one of that name, it cannot be a name, or what it needs could not be mounted.
+        """
+        name = request.container_id
         if not _NAME.fullmatch(name):
             raise RPCError(Code.INVALID_ARGUMENT, f"{name!r} cannot be the name of a container")
         if name in self._containers:
             raise RPCError(Code.ALREADY_EXISTS, f"there is a container {name!r}")
-        container = self._containers[name] = Container(
-            self._tools, name, first, spec, lambda: self._killed(name), storages
-        )
+        mounts = Mounts(request.storages)
+        try:
+            container = Container(self._tools, name, request, mounts, lambda: self._killed(name))
+        except BaseException:
+            mounts.close()
+            raise
+        self._containers[name] = container
 
         def created(failure: str | None) -> None:
             if failure is not None:
@@ -64,12 +79,7 @@ class Sandbox:
                 del self._containers[name]
             done(failure)
 
-        try:
-            container.create(created)
-        except RPCError:
-            container.close()
-            del self._containers[name]
-            raise
+        container.create(created)
 
     def remove(self, name: str, done: Done) -> None:
         """Take a container away, with all that runs in it."""
@@ -92,12 +102,18 @@ class Sandbox:
             count -= 1
             failures.extend([failure] if failure is not None else [])
             if count == 0:
+                self._release()
                 done("; ".join(failures) or None)
 
         if not left:
+            self._release()
             done(None)
         for name in left:
             self.remove(name, removed)
+
+    def _release(self) -> None:
+        while self._mounts:
+            self._mounts.pop().close()
 
     # --- Out of memory
 

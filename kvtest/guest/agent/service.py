@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from kvtest.errors import RPCError
 from kvtest.guest.agent.container import Tools
 from kvtest.guest.agent.crun import Done
+from kvtest.guest.agent.devices import BLOCK, Devices
 from kvtest.guest.agent.files import copy_file
 from kvtest.guest.agent.process import Replies
 from kvtest.guest.agent.sandbox import Sandbox
@@ -45,10 +46,12 @@ class Service:
     Args:
         api: The API in the version that is spoken.
         tools: What its containers share.
+        devices: Tells when disks are there that containers need.
     """
 
-    def __init__(self, api: API, tools: Tools) -> None:
+    def __init__(self, api: API, tools: Tools, devices: Devices) -> None:
         self._api = api
+        self._devices = devices
         self._oom = api.message("grpc.OOMEvent")
         self.sandbox = Sandbox(tools, lambda call, name: call.reply(self._oom(container_id=name).SerializeToString()))
         self.services: Services = {
@@ -113,7 +116,19 @@ class Service:
             raise RPCError(Code.INVALID_ARGUMENT, "the request has no OCI specification")
         if not request.OCI.Process.Args:
             raise RPCError(Code.INVALID_ARGUMENT, "the specification has no command")
-        self.sandbox.create(request.container_id, request.exec_id, request.OCI, list(request.storages), _done(call))
+        for name in ("devices", "sandbox_pidns"):
+            if getattr(request, name):
+                raise RPCError(Code.UNIMPLEMENTED, f"the reference agent has no {name}")
+        disks = [storage.source for storage in request.storages if storage.driver == BLOCK]
+        self._devices.when_there(disks, lambda: self._create_now(call, request))
+
+    def _create_now(self, call: Call, request: Any) -> None:
+        if call.answered:  # too late: the disks have come after the deadline
+            return
+        try:
+            self.sandbox.create(request, _done(call))
+        except RPCError as error:
+            call.fail(error.code, error.message)
 
     def _exec(self, call: Call, request: Any) -> None:
         if not request.process.Args:
@@ -155,6 +170,10 @@ class Service:
     # --- The sandbox
 
     def _create_sandbox(self, call: Call, request: Any) -> None:
+        for name in ("dns", "sandbox_pidns", "guest_hook_path", "kernel_modules"):
+            if getattr(request, name):
+                raise RPCError(Code.UNIMPLEMENTED, f"the reference agent has no {name}")
+        self.sandbox.prepare(request.storages)
         if request.hostname:
             import socket
 

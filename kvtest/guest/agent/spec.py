@@ -67,6 +67,8 @@ def process(message: Any) -> dict[str, Any]:
         "rlimits": [{"type": item.Type, "hard": item.Hard, "soft": item.Soft} for item in message.Rlimits],
         "noNewPrivileges": message.NoNewPrivileges,
     }
+    if message.ConsoleSize.Height and message.ConsoleSize.Width:
+        result["consoleSize"] = {"height": message.ConsoleSize.Height, "width": message.ConsoleSize.Width}
     if message.OOMScoreAdj:
         result["oomScoreAdj"] = message.OOMScoreAdj
     return _without_empty(result, keep=("args",))
