@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pytest plugin under which tests of the agent ring meet an agent that is broken on purpose.
+"""The agent ring: an agent that is broken on purpose.
 
-``FAULTS`` says for a test what is broken while it runs, and what its failure is to say. A name is that of a function in
-``agent_in_guest.py``, which breaks the agent in the guest; anything else breaks what is on the host.
+``_TABLE`` says for a test what is broken while it runs, and what its failure is to say. A name is that of a function in
+``agent_in_guest.py``, which breaks the agent in the guest; anything else breaks what is on the host. What a saboteur
+claims to break are the requirements of the tests that it is at work in.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -19,9 +21,12 @@ from kvtest.harness import GuestRequest
 from kvtest.plugin import collection
 from kvtest.runtime.agent import AgentEndpoint
 from kvtest.vm import VM, State
-from tests.saboteurs import device
+from tests.saboteurs import agent_in_guest, device
+from tests.saboteurs.plugin import fault_of
+from tests.saboteurs.registry import Break, Fault, Saboteur, register
+from tests.suites import suite_tests
 
-Saboteur = str | Callable[[], contextlib.AbstractContextManager[None]]
+OPTIONS = ("--agent", str(Path(agent_in_guest.__file__)), "--request-timeout", "5")
 SOCKET = "/run/kvtest/saboteur"
 BOUND = 3.0  # in place of the requirements' own: what never comes need not be awaited for long
 
@@ -40,8 +45,8 @@ def never_goes_on() -> Iterator[None]:
 VSOCK = "vhost-user-vsock"
 SERIAL = "virtio-serial"
 
-# The test's ID from its file's name on, without the transport that all have; the saboteur; a part of the failure.
-FAULTS: list[tuple[str, Saboteur, str]] = [
+# The test's ID from its file's name on; the saboteur; a part of the failure.
+_TABLE: list[tuple[str, str | Break, str]] = [
     (f"life_cycle::test_a_healthy_agent_says_that_it_serves[{VSOCK}]", "says_not_serving", "'NOT_SERVING' =="),
     (f"life_cycle::test_the_version_is_one[{VSOCK}]", "has_an_old_version", "assert (2, 0) >= (2, 1)"),
     (f"life_cycle::test_the_details_hold_the_version[{VSOCK}]", "has_two_versions", "'3.0.0' == '4.1.0'"),
@@ -159,7 +164,7 @@ FAULTS: list[tuple[str, Saboteur, str]] = [
     (f"lost::test_every_call_ends_with_what_it_depends_on[{VSOCK}-agent]", "leaves_its_sockets_to_a_child", "waited"),
     (
         f"lost::test_every_call_ends_with_what_it_depends_on[{VSOCK}-qemu]",
-        device.keeps_connections_of_a_dead_guest,
+        device.keeps_connections_of_a_dead_guest.work,
         "waited",
     ),
     (f"lost::test_calls_in_flight_survive_a_vm_that_stands_still[{VSOCK}]", never_goes_on, "waited"),
@@ -192,18 +197,29 @@ FAULTS: list[tuple[str, Saboteur, str]] = [
 ]
 
 
-def identifier_of(name: str) -> str:
-    """Return a test's ID from the suites' directory on."""
-    module, _, test = name.partition("::")
-    return f"suites/agent/test_{module}.py::{test}"
+def _saboteurs() -> dict[str | Break, Saboteur]:
+    """Return the saboteurs of the table, each with the requirements of its tests."""
+    required: dict[str | Break, dict[str, None]] = {}
+    for name, breaker, _ in _TABLE:
+        file, _, function = name.partition("::")
+        test = f"suites/agent/test_{file}.py::{function}"
+        required.setdefault(breaker, {}).update(dict.fromkeys(suite_tests()[test]))
+    return {
+        breaker: register(
+            Saboteur(
+                name := f"agent.{breaker if isinstance(breaker, str) else breaker.__name__}",
+                f"An agent that {name.removeprefix('agent.').replace('_', ' ')}.",
+                tuple(requirements),
+                contextlib.nullcontext if isinstance(breaker, str) else breaker,
+            )
+        )
+        for breaker, requirements in required.items()
+    }
 
 
-def fault_of(identifier: str) -> tuple[Saboteur, str]:
-    """Return what is broken for a test, and what its failure is to say."""
-    for name, saboteur, message in FAULTS:
-        if identifier.endswith(identifier_of(name)):
-            return saboteur, message
-    raise LookupError(f"nobody breaks anything for {identifier}")
+_SABOTEURS = _saboteurs()
+_IN_GUEST = {saboteur.name: breaker for breaker, saboteur in _SABOTEURS.items() if isinstance(breaker, str)}
+FAULTS = [Fault(f"test_{name}", _SABOTEURS[breaker], message) for name, breaker, message in _TABLE]
 
 
 def sabotage(path: str, name: str) -> str:
@@ -230,19 +246,20 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
-    saboteur, _ = fault_of(item.nodeid)
     module: Any = getattr(item, "module", None)
     for name in ("BOUND", "PATIENCE"):
         if hasattr(module, name):
             setattr(module, name, BOUND)
-    with contextlib.nullcontext() if isinstance(saboteur, str) else saboteur():
-        return (yield)
+    return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup(fixturedef: Any, request: pytest.FixtureRequest) -> Generator[None, Any, Any]:
     result = yield
-    saboteur = fault_of(request.node.nodeid)[0] if fixturedef.argname == "endpoint" else None
-    if isinstance(saboteur, str):
-        assert request.getfixturevalue("guest").call(sabotage, SOCKET, saboteur) == "broken"
+    if fixturedef.argname == "endpoint":
+        fault = fault_of(request.node.nodeid)
+        assert fault is not None
+        if fault.saboteur.name in _IN_GUEST:
+            broken = request.getfixturevalue("guest").call(sabotage, SOCKET, _IN_GUEST[fault.saboteur.name])
+            assert broken == "broken"
     return result
