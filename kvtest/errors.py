@@ -7,6 +7,7 @@ The tree::
     ├── UsageError                  the user's input is wrong (exit status 2)
     │   ├── SettingError            a setting, flag, variable or configuration file
     │   ├── RecipeError             an image recipe or a table of kernels
+    │   ├── ProfileError            the profile of a runtime
     │   └── UnknownNameError        no kernel, transport, requirement … of that name
     ├── HostError                   this machine lacks something (exit status 2)
     │   ├── MissingToolError        a program is absent or too old
@@ -18,6 +19,9 @@ The tree::
     │   ├── BootError               it never became ready
     │   ├── TemplateError           it could not be frozen
     │   └── QMPError                QEMU refused a command, or its monitor went away
+    ├── RuntimeFailedError          a container runtime, or containerd, could not be started or does not do its part
+    │   ├── ShimError               a shim
+    │   └── ContainerdError         containerd
     ├── GuestError                  the guest refused or failed a request
     │   └── RemoteFunctionError     a Python function raised in the guest
     ├── RPCError                    a ttRPC call ended with a status other than OK
@@ -65,6 +69,10 @@ class SettingError(UsageError):
 
 class RecipeError(UsageError):
     """An image recipe or a table of kernels cannot be used."""
+
+
+class ProfileError(UsageError):
+    """The profile of a runtime cannot be used."""
 
 
 class UnknownNameError(UsageError):
@@ -121,6 +129,18 @@ class TemplateError(VMError):
 
 class QMPError(VMError):
     """QEMU refused a command, or its monitor connection ended."""
+
+
+class RuntimeFailedError(KvtestError):
+    """A container runtime, or containerd, could not be started or does not do its part."""
+
+
+class ShimError(RuntimeFailedError):
+    """A shim could not be started, or does not keep to what containerd and shims have agreed on."""
+
+
+class ContainerdError(RuntimeFailedError):
+    """containerd could not be started."""
 
 
 class GuestError(KvtestError):

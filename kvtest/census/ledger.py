@@ -90,6 +90,17 @@ class Ledger:
                 raise _leak(left, self._known, deadline)
             _await_change(left, deadline)
 
+    def assert_clean(self, *, within: float) -> None:
+        """Wait until nothing is left of what somebody else has made; our own descriptors may still be open.
+
+        Args:
+            within: Seconds that it may take.
+
+        Raises:
+            LeakError: Something still is; it has the list.
+        """
+        self.close(Deadline(within), without=(Kind.DESCRIPTOR,))
+
     def _ignored(self, thing: Thing) -> bool:
         return any(fnmatch.fnmatchcase(f"{thing.kind}:{thing.text}", pattern) for pattern in self._ignore)
 

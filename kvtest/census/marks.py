@@ -19,11 +19,13 @@ class Marks:
         words: Names that were made up for this run, such as the ID of a pod; whatever has one of them in its own name,
             anywhere on the host, is ours.
         cids: vsock addresses of our guests.
+        paths: Shell patterns of files and directories anywhere that are ours when they exist.
     """
 
     places: set[str] = Factory(set)
     words: set[str] = Factory(set)
     cids: set[int] = Factory(set)
+    paths: set[str] = Factory(set)
 
     def add_place(self, path: Path) -> None:
         """Count what is below a directory."""

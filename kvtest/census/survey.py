@@ -10,6 +10,7 @@ from kvtest.census.descriptors import descriptors, reserved_cids
 from kvtest.census.marks import Marks
 from kvtest.census.memory import shared_memory
 from kvtest.census.mounts import mounts
+from kvtest.census.paths import paths
 from kvtest.census.processes import processes
 from kvtest.census.sockets import unix_sockets, vsock_sockets
 from kvtest.census.thing import Kind, Thing
@@ -28,5 +29,5 @@ def survey(marks: Marks) -> frozenset[Thing]:
     found |= {Thing(Kind.RUN_DIRECTORY, (str(path),), str(path)) for path in existing()}
     found |= {*unix_sockets(marks), *vsock_sockets(marks), *mounts(marks, running)}
     found |= {*kernel.cgroups(marks), *kernel.network_namespaces(marks), *kernel.network_devices(marks)}
-    found |= {*kernel.loop_devices(marks), *shared_memory(marks, pids)}
+    found |= {*kernel.loop_devices(marks), *shared_memory(marks, pids), *paths(marks)}
     return frozenset(found)

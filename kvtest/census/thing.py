@@ -21,6 +21,7 @@ class Kind(StrEnum):
     NETWORK_NAMESPACE = "network-namespace"
     NETWORK_DEVICE = "network-device"
     RUN_DIRECTORY = "run-directory"
+    PATH = "path"
     SHARED_MEMORY = "shared-memory"
     LOOP_DEVICE = "loop-device"
 

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nothing survives its owner: processes, directories and half-made files."""
 
-from kvtest.ownership.process import OwnedProcess, run, wait_readable
+from kvtest.ownership.process import AdoptedProcess, OwnedProcess, run, wait_readable
 from kvtest.ownership.run_directory import RunDirectory
 from kvtest.ownership.temporary import owned_path, temporary_directory, write_atomically
 
 __all__ = [
+    "AdoptedProcess",
     "OwnedProcess",
     "RunDirectory",
     "owned_path",

@@ -11,6 +11,7 @@ keeps messages apart, with descriptors beside them (unix(7), SCM_RIGHTS)::
     {"start": 1, "argv": […], "environment": {…}, "directory": "/", "descriptors": [0, 1, 2, 9]}
         and as many descriptors; of the environment only what differs from the keeper's, null for what is not in it
         -> {"started": 1, "pid": 4711} with its pidfd, or {"failed": 1, "errno": 2}, and later {"ended": 1, "status": 0}
+    {"adopt": 1, "pid": 4712}      tell of an orphan that has become the keeper's child as if it had been started
     {"remove": PATH}      remove it when the owner is gone
     {"keep": PATH}        not any more
 """
@@ -102,6 +103,8 @@ class Keeper:
     def _take(self, message: dict[str, Any], descriptors: list[int]) -> None:
         if "start" in message:
             self._start(message, descriptors)
+        elif "adopt" in message:
+            self._adopt(message["adopt"], message["pid"])
         elif "remove" in message:
             self._doomed[message["remove"]] = None
         elif "keep" in message:
@@ -127,6 +130,18 @@ class Keeper:
         self._running[child] = number
         pidfd = os.pidfd_open(child)
         self._tell({"started": number, "pid": child}, pidfd)
+        os.close(pidfd)
+
+    def _adopt(self, number: int, pid: int) -> None:
+        try:
+            # Nobody but us reaps it, so its number stays its own from here to the pidfd.
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            self._tell({"failed": number, "errno": error.errno})
+            return
+        self._running[pid] = number
+        self._tell({"started": number, "pid": pid}, pidfd)
         os.close(pidfd)
 
     def _reap(self) -> None:

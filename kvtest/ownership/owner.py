@@ -81,11 +81,7 @@ class Keeper:
             OSError: It could not be started.
             HostError: The keeper is gone.
         """
-        started: Future[Started] = Future()
-        with self._lock:
-            self._number += 1
-            number = self._number
-            self._starting[number] = started
+        number, started = self._expect()
         wanted = [*range(_FIRST_DESCRIPTORS), *pass_fds]
         message = {
             "start": number,
@@ -100,6 +96,24 @@ class Keeper:
         }
         self._tell(message, [*standard, *pass_fds])
         return started.result()
+
+    def adopt(self, pid: int) -> Started:
+        """Take an orphan, whose starter has ended, as if it had been started.
+
+        Raises:
+            OSError: It is no child of the keeper: it has ended, or somebody else has it.
+            HostError: The keeper is gone.
+        """
+        number, started = self._expect()
+        self._tell({"adopt": number, "pid": pid})
+        return started.result()
+
+    def _expect(self) -> tuple[int, Future[Started]]:
+        started: Future[Started] = Future()
+        with self._lock:
+            self._number += 1
+            self._starting[self._number] = started
+            return self._number, started
 
     def remove(self, path: Path) -> None:
         """Have a path removed if we end without :meth:`keep`; say so before it is made."""

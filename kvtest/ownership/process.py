@@ -16,7 +16,7 @@ from attrs import frozen
 
 from kvtest.deadline import Deadline
 from kvtest.errors import HostError, MissingToolError
-from kvtest.ownership.owner import current_keeper
+from kvtest.ownership.owner import Started, current_keeper
 
 _REAPING_SECONDS = 10.0
 
@@ -39,6 +39,9 @@ class _Child:
             raise MissingToolError(f"{words[0]} was not found", hint="install it, or put it on PATH") from error
         except OSError as error:
             raise HostError(f"could not start {words[0]}: {error.strerror}") from error
+        self._take(started)
+
+    def _take(self, started: Started) -> None:
         self.pid = started.pid
         self.pidfd = started.pidfd
         self._status = started.status
@@ -142,6 +145,23 @@ class OwnedProcess(_Child):
         return "\n".join(text.splitlines()[-lines:])
 
 
+class AdoptedProcess(_Child):
+    """What a child has left running, such as a daemon: an orphan that has become the keeper's child.
+
+    Args:
+        pid: Its process ID.
+
+    Raises:
+        HostError: It has ended, or is somebody else's child.
+    """
+
+    def __init__(self, pid: int) -> None:
+        try:
+            self._take(current_keeper().adopt(pid))
+        except OSError as error:
+            raise HostError(f"process {pid} is not left of ours: {error.strerror}") from error
+
+
 @frozen
 class Completed:
     """How a command ended.
@@ -150,11 +170,13 @@ class Completed:
         status: Its exit status, or the negated signal that ended it.
         stdout: What it wrote to its standard output.
         stderr: What it wrote to its standard error.
+        output: Its standard output as it was, of a program that does not write text.
     """
 
     status: int
     stdout: str
     stderr: str
+    output: bytes
 
 
 def run(
@@ -184,11 +206,10 @@ def run(
         standard = (nothing.fileno(), stdout.fileno(), stderr.fileno())
         with _Child(words, environment, standard, (), directory) as child:
             status = child.wait(Deadline.of(deadline))
-        texts = []
         for stream in (stdout, stderr):
             stream.seek(0)
-            texts.append(stream.read().decode(errors="replace"))
-    return Completed(status, *texts)
+        output, error = stdout.read(), stderr.read()
+    return Completed(status, output.decode(errors="replace"), error.decode(errors="replace"), output)
 
 
 class _HasFileno(Protocol):

@@ -7,6 +7,7 @@ import contextlib
 import select
 import socket
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 
 from kvtest.deadline import Deadline
@@ -52,12 +53,16 @@ class Client:
         stream: A connected stream socket; the client owns it from now on.
         name: What to call the peer in messages.
         first: Number of the first call's stream, odd.
+        ended: Called once when the connection has ended, on the thread that noticed.
     """
 
-    def __init__(self, stream: socket.socket, name: str, first: int = 1) -> None:
+    def __init__(
+        self, stream: socket.socket, name: str, first: int = 1, ended: Callable[[], None] | None = None
+    ) -> None:
         stream.settimeout(None)
         self._stream = stream
         self._name = name
+        self._ended = ended
         self._lock = threading.Lock()  # of the fields below
         self._sending = threading.Lock()  # frames must not mix; never taken inside the other
         self._next = first
@@ -170,8 +175,11 @@ class Client:
 
     def _end(self, reason: str) -> None:
         with self._lock:
-            if self._lost is None:
+            first = self._lost is None
+            if first:
                 self._lost = reason
             pending, self._pending = self._pending, {}
         for answer in pending.values():
             answer.set_exception(ConnectionLostError(f"{self._name}: {self._lost}"))
+        if first and self._ended is not None:
+            self._ended()

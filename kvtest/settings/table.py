@@ -18,6 +18,7 @@ from kvtest.settings.values import (
     Files,
     Kind,
     NameOrDirectory,
+    NameOrFile,
     Patterns,
     Program,
     Seconds,
@@ -174,6 +175,22 @@ class Settings:
             "",
             "What a test may leave on the host: shell patterns of KIND:TEXT, such as descriptor:*/dev/urandom",
             default_text="none",
+        )
+    )
+    runtime: str = attrs.field(
+        metadata=_about(NameOrFile(), "runc", "Container runtime to test: the name of a profile, or the path of one")
+    )
+    shim: str | None = attrs.field(
+        metadata=_about(
+            Program(),
+            None,
+            "Shim in place of the profile's: a program on PATH, or its path",
+            default_text="the profile's",
+        )
+    )
+    runtime_config: Path | None = attrs.field(
+        metadata=_about(
+            File(), None, "The runtime's configuration file, in place of the profile's", default_text="the profile's"
         )
     )
     run_directory: Path | None = attrs.field(

@@ -133,6 +133,18 @@ class NameOrDirectory(Text):
         return prefix + str(context.path(text.removeprefix(prefix))) if text.startswith(prefix) else text
 
 
+class NameOrFile(Text):
+    """A name, or, with a slash in it, the path of a file."""
+
+    def __init__(self) -> None:
+        super().__init__("NAME|PATH")
+
+    def check(self, value: object, context: Context) -> str:
+        """Return the name, or the absolute path."""
+        text = Text.check(self, value, context)
+        return str(context.path(text)) if "/" in text else text
+
+
 class File(Kind[Path]):
     """A path of a file or directory."""
 

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes pods, ends them, and looks whether anything of them is left on the host."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from kvtest.census import Ledger
+from kvtest.census.removal import remove_by_force
+from kvtest.deadline import Deadline
+from kvtest.errors import KvtestError, LeakError
+from kvtest.ownership import RunDirectory
+from kvtest.runtime import rootfs
+from kvtest.runtime.backend import Backend, Driver, Surroundings
+from kvtest.runtime.direct import DirectBackend
+from kvtest.runtime.events import EventLog
+from kvtest.runtime.installation import Installation
+from kvtest.runtime.pod import PATIENCE, Pod
+from kvtest.runtime.sink import Sink
+
+_FILES = "the root file system of containers"
+
+
+class RuntimeUnderTest:
+    """A runtime, and what all pods of it share.
+
+    Args:
+        installation: The runtime.
+        ledger: What exists by right.
+        base: Where to make run directories; chosen if ``None``.
+    """
+
+    def __init__(self, installation: Installation, ledger: Ledger, base: Path | None = None) -> None:
+        self.installation = installation
+        self.ledger = ledger
+        self.base = base
+        self._directory: RunDirectory | None = None
+
+    @property
+    def rootfs(self) -> Path:
+        """The root file system of containers, made when first asked for."""
+        if self._directory is None:
+            with self.ledger.lasting(_FILES):
+                self._directory = RunDirectory(self.base)
+                rootfs.make(self._directory.path / "rootfs")
+        return self._directory.path / "rootfs"
+
+    def close(self) -> None:
+        """Remove what was shared."""
+        if self._directory is not None:
+            self._directory.close()
+            self._directory = None
+            self.ledger.release(_FILES)
+
+
+class Pods:
+    """The pods of one test.
+
+    Args:
+        runtime: The runtime.
+        driver: Who runs the shims.
+    """
+
+    def __init__(self, runtime: RuntimeUnderTest, driver: Driver = Driver.DIRECT) -> None:
+        self.runtime = runtime
+        self.driver = driver
+        self._pods: list[tuple[Pod, RunDirectory]] = []
+
+    def start(self, *, sink: Sink = Sink.LIVE, within: Deadline | float = PATIENCE) -> Pod:
+        """Start a pod.
+
+        Args:
+            sink: How the events service behaves that its shim is given.
+            within: When to give up.
+        """
+        pod = self._prepare(sink)
+        pod.backend.open(Deadline.of(within))
+        return pod
+
+    def start_many(self, count: int, within: Deadline | float = PATIENCE) -> Sequence[Pod]:
+        """Start several pods at once."""
+        deadline = Deadline.of(within)
+        pods = [self._prepare(Sink.LIVE) for _ in range(count)]
+        with ThreadPoolExecutor(count) as pool:
+            list(pool.map(lambda pod: pod.backend.open(deadline), pods))
+        return pods
+
+    def close(self) -> None:
+        """End all pods, and see that nothing of them is left on the host.
+
+        Raises:
+            LeakError: Something is; it is removed by force.
+        """
+        problems = []
+        for pod, _ in self._pods:
+            try:
+                pod.end(PATIENCE)
+            except KvtestError as error:
+                problems.append(f"{pod.id} did not end in order: {error.message}")
+        ledger = self.runtime.ledger
+        try:
+            ledger.assert_clean(within=self.runtime.installation.profile.cleanup_bound)
+        except LeakError as error:
+            remove_by_force(ledger.left())
+            for problem in problems:
+                error.add_note(problem)
+            raise
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        for pod, directory in self._pods:
+            pod.close()
+            directory.close()
+            self.runtime.ledger.release(pod.id)
+        self._pods.clear()
+
+    def _prepare(self, sink: Sink) -> Pod:
+        name = f"kvtest-{secrets.token_hex(5)}"
+        runtime = self.runtime
+        files = runtime.rootfs
+        marks = runtime.ledger.marks
+        with runtime.ledger.lasting(name), contextlib.ExitStack() as opened:
+            directory = opened.enter_context(RunDirectory(runtime.base))
+            marks.add_place(directory.path)
+            surroundings = Surroundings(name, runtime.installation, directory.path)
+            pod = Pod(surroundings, files, self._backend(surroundings, sink), marks.paths.add)
+            opened.pop_all()
+        marks.add_word(name)
+        self._pods.append((pod, directory))
+        return pod
+
+    def _backend(self, surroundings: Surroundings, sink: Sink) -> Callable[[EventLog], Backend]:
+        paths = self.runtime.ledger.marks.paths
+
+        def direct(log: EventLog) -> Backend:
+            return DirectBackend(surroundings, log.add, lambda path: paths.add(str(path)), sink)
+
+        return direct

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A runtime as it is on this machine: its profile, where its shim is, and what is missing to run it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from attrs import frozen
+
+from kvtest.errors import HostError, KvtestError, MissingToolError
+from kvtest.ownership import run
+from kvtest.runtime import rootfs
+from kvtest.runtime.profile import Cgroups, OptionsType, Profile
+from kvtest.runtime.profile import load as load_profile
+from kvtest.settings import Settings
+
+_VERSION = re.compile(r"\b(\d+(?:\.\d+)+)")
+_VERSION_SECONDS = 10.0
+_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def find_program(name: str) -> str | None:
+    """Return where a program is: on ``PATH``, or where administrators have them."""
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:{_SYSTEM_PATH}")
+
+
+@frozen
+class Installation:
+    """A runtime that can be started.
+
+    Args:
+        profile: What it is.
+        shim: Path of its shim.
+        configuration: Its configuration file, if it has one.
+    """
+
+    profile: Profile
+    shim: Path
+    configuration: Path | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What is added to the shim's environment."""
+        found = dict(self.profile.environment)
+        # Shims look up runtimes on PATH, which for users without root may lack what administrators have.
+        found["PATH"] = f"{os.environ.get('PATH', '')}:{_SYSTEM_PATH}"
+        configured = self.profile.configuration
+        if configured is not None and configured.variable and self.configuration is not None:
+            found[configured.variable] = str(self.configuration)
+        return found
+
+    def options(self, run_directory: Path) -> tuple[str, dict[str, str]]:
+        """Return what the shim is told: the type of the message, and its fields.
+
+        Args:
+            run_directory: Where to put what they need.
+        """
+        options = self.profile.options
+        fields: dict[str, str] = {}
+        if options.type is OptionsType.RUNC:
+            if options.binary is not None:
+                fields["binary_name"] = str(self._binary(run_directory))
+            if options.root is not None:
+                fields["root"] = options.root.format(run=run_directory)
+        elif options.type is OptionsType.RUNTIME and self.configuration is not None:
+            fields["config_path"] = str(self.configuration)
+        return options.type, fields
+
+    def _binary(self, run_directory: Path) -> Path:
+        options = self.profile.options
+        assert options.binary is not None
+        program = find_program(options.binary)
+        if program is None:
+            raise MissingToolError(f"there is no {options.binary}", hint=_cure(self.profile, options.binary))
+        if not options.arguments:
+            return Path(program)
+        script = run_directory / "runtime"
+        script.write_text(f'#!/bin/sh\nexec {program} {" ".join(options.arguments)} "$@"\n')
+        script.chmod(0o700)
+        return script
+
+
+def find(settings: Settings) -> Installation:
+    """Return the runtime that the settings name.
+
+    Raises:
+        KvtestError: The first thing that is missing or wrong.
+    """
+    profile = load_profile(settings.runtime)
+    problem = next(problems(profile, settings), None)
+    if problem is not None:
+        raise problem
+    return Installation(profile, shim_of(profile, settings), configuration_of(profile, settings))
+
+
+def problems(profile: Profile, settings: Settings) -> Iterator[KvtestError]:
+    """Yield everything that keeps a runtime from being run on this machine, with the cures."""
+    if os.geteuid() != 0:
+        yield HostError("not root, which shims need", hint="run it with sudo")
+    found = True
+    questions: tuple[Callable[[], object], ...] = (
+        lambda: shim_of(profile, settings),
+        lambda: configuration_of(profile, settings),
+        rootfs.find_busybox,
+    )
+    for ask in questions:
+        try:
+            ask()
+        except KvtestError as error:
+            found = False
+            yield error
+    for program in profile.programs:
+        if find_program(program.name) is None:
+            found = False
+            yield MissingToolError(f"there is no {program.name}", hint=program.cure)
+    cgroups = cgroup_version()
+    if cgroups not in profile.cgroups:
+        yield HostError(
+            f"{profile.name} does not run with cgroups {cgroups}, which this machine has",
+            hint=f"boot with systemd.unified_cgroup_hierarchy=1; it runs with {' and '.join(profile.cgroups)}",
+        )
+    if found and profile.minimum_version is not None:
+        yield from _too_old(profile, shim_of(profile, settings))
+
+
+def cgroup_version() -> Cgroups:
+    """Return which version of cgroups this machine has (cgroups(7))."""
+    mounts = {line.split(" - ")[1].split(" ")[0]: line.split(" ")[4] for line in _mount_table() if " - cgroup" in line}
+    if "cgroup" not in mounts:
+        return Cgroups.V2
+    with contextlib.suppress(KeyError, OSError):
+        if (Path(mounts["cgroup2"]) / "cgroup.controllers").read_text().strip():
+            return Cgroups.HYBRID
+    return Cgroups.V1
+
+
+def _mount_table() -> list[str]:
+    return Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
+
+
+def shim_of(profile: Profile, settings: Settings) -> Path:
+    """Return where the shim is.
+
+    Raises:
+        MissingToolError: It is nowhere, or no program.
+    """
+    wanted = settings.shim or profile.shim
+    hint = "--shim takes the path of one" if settings.shim else profile.cure
+    if "/" not in wanted:
+        program = find_program(wanted)
+        if program is None:
+            raise MissingToolError(f"there is no {wanted}, the shim of {profile.name}", hint=hint)
+        return Path(program)
+    path = Path(wanted)
+    if not path.exists():
+        raise MissingToolError(f"there is no {path}, the shim of {profile.name}", hint=hint)
+    if not stat.S_ISREG(path.stat().st_mode) or not os.access(path, os.X_OK):
+        raise MissingToolError(f"{path}, the shim of {profile.name}, is not a program", hint=f"chmod +x {path}")
+    return path
+
+
+def configuration_of(profile: Profile, settings: Settings) -> Path | None:
+    """Return the configuration file, if the runtime has one.
+
+    Raises:
+        MissingToolError: There is none.
+    """
+    if settings.runtime_config is not None:
+        if not settings.runtime_config.is_file():
+            raise MissingToolError(f"there is no {settings.runtime_config}", hint="--runtime-config takes a file")
+        return settings.runtime_config
+    if profile.configuration is None:
+        return None
+    paths = profile.configuration.paths
+    for path in paths:
+        if Path(path).is_file():
+            return Path(path)
+    raise MissingToolError(
+        f"there is no configuration file of {profile.name}",
+        hint=f"give it with --runtime-config PATH, or put it at {paths[0]}" if paths else "--runtime-config PATH",
+    )
+
+
+def version_of(profile: Profile, shim: Path) -> str | None:
+    """Return the version of what is installed, ``None`` if it does not tell."""
+    program = profile.version_of and find_program(profile.version_of)
+    completed = run([program or shim, "--version"], deadline=_VERSION_SECONDS)
+    found = _VERSION.search(completed.stdout or completed.stderr)
+    return found[1] if completed.status == 0 and found else None
+
+
+def _too_old(profile: Profile, shim: Path) -> Iterator[KvtestError]:
+    version = version_of(profile, shim)
+    if version is None or profile.minimum_version is None:
+        return
+    if _numbers(version) < _numbers(profile.minimum_version):
+        name = profile.version_of or shim
+        yield MissingToolError(
+            f"{name} is version {version}, {profile.minimum_version} or newer is needed", hint=profile.cure
+        )
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(word) for word in version.split(".")]
+
+
+def _cure(profile: Profile, program: str) -> str:
+    return next((needed.cure for needed in profile.programs if needed.name == program), profile.cure)

@@ -1,0 +1,352 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pods and their containers, as suites see them."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import signal
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from kvtest.deadline import Deadline
+from kvtest.errors import KvtestError, RPCError, StateError
+from kvtest.runtime import spec
+from kvtest.runtime.backend import Backend, Plan, Surroundings
+from kvtest.runtime.events import EventLog
+from kvtest.runtime.profile import Profile
+from kvtest.runtime.shim import ShimProcess
+from kvtest.runtime.stdio import Input, Output
+from kvtest.runtime.tasks import ExitStatus, PendingExit, Status, Streams, Tasks
+
+PATIENCE = 30.0
+"""Seconds that a call may take where nobody says otherwise."""
+
+
+class Process:
+    """A process of a container.
+
+    Args:
+        pod: The pod.
+        container: ID of the container.
+        name: ID of the process; empty for the container's first one.
+        streams: Its streams.
+    """
+
+    def __init__(self, pod: Pod, container: str, name: str, streams: Streams) -> None:
+        self._pod = pod
+        self._container = container
+        self.name = name
+        self._streams = streams
+        self.pid = 0
+
+    @property
+    def stdout(self) -> Output:
+        """What it writes."""
+        return self._streams.stdout
+
+    @property
+    def stderr(self) -> Output:
+        """Its errors.
+
+        Raises:
+            StateError: It has a terminal.
+        """
+        if self._streams.stderr is None:
+            raise StateError("a process with a terminal has one output")
+        return self._streams.stderr
+
+    @property
+    def stdin(self) -> Input:
+        """What it reads.
+
+        Raises:
+            StateError: It was created without.
+        """
+        if self._streams.stdin is None:
+            raise StateError("the process has no input", hint="create it with stdin=True")
+        return self._streams.stdin
+
+    def start(self, within: Deadline | float = PATIENCE) -> None:
+        """Start it."""
+        self.pid = self._pod.tasks(self._container).start(self._container, self.name, Deadline.of(within))
+
+    def state(self, within: Deadline | float = PATIENCE) -> Status:
+        """Return in what state it is."""
+        return self._pod.tasks(self._container).state(self._container, self.name, Deadline.of(within))
+
+    def waiting(self, within: Deadline | float = PATIENCE) -> PendingExit:
+        """Ask for its end without waiting for it."""
+        return self._pod.tasks(self._container).waiting(self._container, self.name, Deadline.of(within))
+
+    def wait(self, within: Deadline | float = PATIENCE) -> ExitStatus:
+        """Wait for its end and return how it ended."""
+        deadline = Deadline.of(within)
+        return self.waiting(deadline).result(deadline)
+
+    def kill(
+        self, number: int = signal.SIGKILL, *, everybody: bool = False, within: Deadline | float = PATIENCE
+    ) -> None:
+        """Send it a signal.
+
+        Args:
+            number: The signal.
+            everybody: Whether all processes of the container get it.
+            within: When to give up.
+        """
+        tasks = self._pod.tasks(self._container)
+        tasks.kill(self._container, self.name, number, everybody, Deadline.of(within))
+
+    def close_io(self, within: Deadline | float = PATIENCE) -> None:
+        """End its input."""
+        self._pod.tasks(self._container).close_io(self._container, self.name, Deadline.of(within))
+
+    def delete(self, within: Deadline | float = PATIENCE) -> ExitStatus:
+        """Remove it, which has ended, and return how it ended."""
+        return self._pod.tasks(self._container).delete(self._container, self.name, Deadline.of(within))
+
+
+class Container(Process):
+    """A container; as a process its first one.
+
+    Args:
+        pod: The pod.
+        name: Its ID.
+        streams: The streams of its first process.
+    """
+
+    def __init__(self, pod: Pod, name: str, streams: Streams) -> None:
+        super().__init__(pod, name, "", streams)
+        self.id = name
+        self._numbers = itertools.count(1)
+
+    def exec(
+        self,
+        arguments: Sequence[str],
+        *,
+        stdin: bool = False,
+        terminal: bool = False,
+        start: bool = True,
+        within: Deadline | float = PATIENCE,
+    ) -> Process:
+        """Create a process beside the first one, and start it.
+
+        Args:
+            arguments: Program and arguments.
+            stdin: Whether it has an input.
+            terminal: Whether it has a terminal.
+            start: Whether to start it.
+            within: When to give up.
+        """
+        deadline = Deadline.of(within)
+        name = f"exec-{next(self._numbers)}"
+        streams = self._pod.streams(f"{self.id}-{name}", stdin=stdin, terminal=terminal)
+        process = Process(self._pod, self.id, name, streams)
+        described = spec.process(arguments, terminal=terminal)
+        self._pod.tasks(self.id).exec(self.id, name, described, streams, deadline)
+        if start:
+            process.start(deadline)  # only now there is a reader of the input
+            if streams.stdin is not None:
+                streams.stdin.open()
+        return process
+
+    def output_of(self, arguments: Sequence[str], within: Deadline | float = PATIENCE) -> bytes:
+        """Run a process to its end and return what it has written.
+
+        Raises:
+            AssertionError: It has failed.
+        """
+        deadline = Deadline.of(within)
+        process = self.exec(arguments, within=deadline)
+        output = process.stdout.read_all(deadline)
+        status = process.wait(deadline).status
+        assert status == 0, f"{arguments} ended with status {status}: {process.stderr.read_all(deadline)!r}"
+        process.delete(deadline)
+        return output
+
+    def pids(self, within: Deadline | float = PATIENCE) -> list[int]:
+        """Return the IDs of its processes."""
+        return self._pod.tasks(self.id).pids(self.id, Deadline.of(within))
+
+    def stats(self, within: Deadline | float = PATIENCE) -> tuple[str, bytes]:
+        """Return what it uses: the type of the message, and the message."""
+        return self._pod.tasks(self.id).stats(self.id, Deadline.of(within))
+
+    def pause(self, within: Deadline | float = PATIENCE) -> None:
+        """Freeze it."""
+        self._pod.tasks(self.id).pause(self.id, Deadline.of(within))
+
+    def resume(self, within: Deadline | float = PATIENCE) -> None:
+        """Let it go on."""
+        self._pod.tasks(self.id).resume(self.id, Deadline.of(within))
+
+    def delete(self, within: Deadline | float = PATIENCE) -> ExitStatus:
+        """Remove it, whose first process has ended, and return how that ended."""
+        deadline = Deadline.of(within)
+        status = super().delete(deadline)
+        self._pod.forget(self, deadline)
+        return status
+
+
+class Pod:
+    """Containers that one shim serves.
+
+    Args:
+        surroundings: What it is given.
+        rootfs: The root file system of its containers, which is shared and stays as it is.
+        backend: Makes what runs its shims, told where events go and what paths are made.
+        owned: Told shell patterns of the paths that it may have on the host.
+    """
+
+    def __init__(
+        self,
+        surroundings: Surroundings,
+        rootfs: Path,
+        backend: Callable[[EventLog], Backend],
+        owned: Callable[[str], None],
+    ) -> None:
+        self.id = surroundings.pod
+        self.events = EventLog()
+        self.containers: list[Container] = []
+        self._given = surroundings
+        self._rootfs = rootfs
+        self._owned = owned
+        self._numbers = itertools.count(1)
+        self._layers = itertools.count(1)
+        self._streams: list[Streams] = []
+        self._lock = threading.Lock()
+        self.backend = backend(self.events)
+
+    @property
+    def profile(self) -> Profile:
+        """The profile of its runtime."""
+        return self._given.installation.profile
+
+    @property
+    def shim(self) -> ShimProcess:
+        """The process of its shim.
+
+        Raises:
+            StateError: There is none yet.
+        """
+        found = self.backend.shim
+        if found is None:
+            raise StateError(f"the pod {self.id} has no shim yet")
+        return found
+
+    def tasks(self, container: str) -> Tasks:
+        """Return whom to ask about a container."""
+        return self.backend.tasks(container)
+
+    def create(
+        self,
+        arguments: Sequence[str],
+        *,
+        name: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        stdin: bool = False,
+        terminal: bool = False,
+        within: Deadline | float = PATIENCE,
+    ) -> Container:
+        """Create a container; the first one has the ID of the pod.
+
+        Args:
+            arguments: Program and arguments.
+            name: Its ID; chosen if ``None``.
+            environment: What is added to its environment.
+            stdin: Whether it has an input.
+            terminal: Whether it has a terminal.
+            within: When to give up.
+        """
+        if name is None:
+            number = next(self._numbers)
+            name = self.id if number == 1 else f"{self.id}-{number}"
+        described = spec.container(self.id, name, arguments, environment, terminal=terminal)
+        for pattern in self._given.owned_paths(name):
+            self._owned(pattern)
+        streams = self.streams(name, stdin=stdin, terminal=terminal)
+        container = Container(self, name, streams)
+        with self._lock:
+            self.containers.append(container)
+        try:
+            plan = Plan(name, described, self._layer(name), streams)
+            container.pid = self.backend.create(plan, Deadline.of(within))
+        except KvtestError:
+            with self._lock:
+                self.containers.remove(container)
+            raise
+        if streams.stdin is not None:
+            streams.stdin.open()
+        return container
+
+    def run(
+        self,
+        arguments: Sequence[str],
+        *,
+        stdin: bool = False,
+        terminal: bool = False,
+        within: Deadline | float = PATIENCE,
+    ) -> Container:
+        """Create a container and start it; see :meth:`create`."""
+        deadline = Deadline.of(within)
+        container = self.create(arguments, stdin=stdin, terminal=terminal, within=deadline)
+        container.start(deadline)
+        return container
+
+    def streams(self, name: str, *, stdin: bool, terminal: bool) -> Streams:
+        """Make the streams of a process."""
+        directory = self._given.directory / "fifos"
+        directory.mkdir(exist_ok=True)
+        with self._lock:
+            base = f"{name}-{len(self._streams)}"
+            streams = Streams(
+                Output(directory / f"{base}.out"),
+                None if terminal else Output(directory / f"{base}.err"),
+                Input(directory / f"{base}.in") if stdin else None,
+            )
+            self._streams.append(streams)
+        return streams
+
+    def forget(self, container: Container, deadline: Deadline) -> None:
+        """Take a container out of the books that was deleted."""
+        with self._lock:
+            self.containers.remove(container)
+        self.backend.removed(container.id, deadline)
+
+    def end(self, within: Deadline | float) -> None:
+        """End its containers in order, and its shim; what a shim that is gone has left is not looked after.
+
+        Raises:
+            KvtestError: Something did not end.
+        """
+        deadline = Deadline.of(within)
+        if self.backend.shim is not None:
+            self.backend.shim.kill(signal.SIGCONT)
+        for container in list(self.containers):
+            with contextlib.suppress(StateError, RPCError):  # the shim is gone, or it has ended
+                self._end(container, deadline)
+        self.backend.end(deadline)
+
+    def _end(self, container: Container, deadline: Deadline) -> None:
+        if container.state(deadline) is Status.PAUSED:
+            container.resume(deadline)
+        with contextlib.suppress(RPCError):  # it has ended already
+            container.kill(everybody=True, within=deadline)
+        container.wait(deadline)
+        container.delete(deadline)
+
+    def close(self) -> None:
+        """Give back what is ours."""
+        self.backend.close()
+        for streams in self._streams:
+            streams.close()
+
+    def _layer(self, name: str) -> Mapping[str, object]:
+        """Return the mount of a root file system of its own on top of the shared one."""
+        base = self._given.directory / "layers" / f"{name}-{next(self._layers)}"
+        upper, work = base / "upper", base / "work"
+        upper.mkdir(parents=True)
+        work.mkdir()
+        options = [f"lowerdir={self._rootfs}", f"upperdir={upper}", f"workdir={work}"]
+        return {"type": "overlay", "source": "overlay", "options": options}

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Profiles: what is to be known of a runtime to test it, in TOML.
+
+A profile states how a runtime differs from others where it may. What it may not differ in is not for a profile to say.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from enum import StrEnum
+from pathlib import Path
+
+import attrs
+
+from kvtest.errors import ProfileError, UnknownNameError
+from kvtest.typed import structure
+
+_DIRECTORY = Path(__file__).with_name("profiles")
+_SUFFIX = ".toml"
+
+
+class Feature(StrEnum):
+    """What not every runtime can do."""
+
+    PAUSE = "pause"
+    STATS = "stats"
+    PIDS = "pids"  # the IDs of a container's processes on the host
+    GROUP = "group"  # several containers served by one shim
+    INIT_ON_HOST = "init-on-host"  # the container's first process is one of the host's
+
+
+class Cgroups(StrEnum):
+    """Versions of cgroups that a machine can have."""
+
+    V1 = "v1"
+    HYBRID = "hybrid"  # controllers of both versions
+    V2 = "v2"
+
+
+class OptionsType(StrEnum):
+    """The message that a shim is given its options in."""
+
+    NONE = "none"
+    RUNC = "containerd.runc.v1.Options"
+    RUNTIME = "runtimeoptions.v1.Options"
+
+
+@attrs.frozen
+class Options:
+    """What a shim is told when it creates a container.
+
+    Args:
+        type: The message.
+        binary: Of runc's options: the program that makes containers, found on ``PATH``.
+        arguments: What that program is always given first; a script of ours passes them on.
+        root: Of runc's options: where it keeps its state; ``{run}`` is a directory that only the pod has.
+    """
+
+    type: OptionsType = OptionsType.NONE
+    binary: str | None = None
+    arguments: tuple[str, ...] = ()
+    root: str | None = None
+
+
+@attrs.frozen
+class ConfigurationFile:
+    """The runtime's configuration file.
+
+    Args:
+        paths: Where it is, the first that exists; ``--runtime-config`` goes before them.
+        variable: The environment variable that tells the shim, if it looks at one.
+        option: Whether it is told in its options as well.
+    """
+
+    paths: tuple[str, ...] = ()
+    variable: str | None = None
+    option: bool = False
+
+
+@attrs.frozen
+class VirtualMachine:
+    """How a pod's virtual machine is found.
+
+    Args:
+        process: A shell pattern of its command line; ``{pod}`` is the pod's ID.
+        agent: Address of its agent.
+    """
+
+    process: str
+    agent: str | None = None
+
+
+@attrs.frozen
+class Program:
+    """A program that has to be there besides the shim.
+
+    Args:
+        name: Its name.
+        cure: How to get it.
+    """
+
+    name: str
+    cure: str
+
+
+@attrs.frozen
+class Profile:
+    """A runtime.
+
+    Args:
+        name: What it is called; that of the file.
+        description: What it is, in one line.
+        shim: The shim: a program on ``PATH``, or a path.
+        runtime: What containerd calls it, such as ``io.containerd.runc.v2``.
+        cure: How to get the shim.
+        options: What it is told.
+        programs: What else has to be there.
+        environment: What is added to the shim's environment.
+        configuration: Its configuration file.
+        vm: How its virtual machine is found, if it has one.
+        owns: Shell patterns of paths that a pod may have on the host; ``{namespace}``, ``{pod}``, ``{container}`` and
+            ``{run}``, a directory that only the pod has, are filled in.
+        status_of_lost_vm: Exit status that containers are reported with when the virtual machine is gone.
+        status_of_delete: Exit status that ``delete`` reports.
+        detection_bound: Seconds until the shim has noticed that a virtual machine or container is gone.
+        cleanup_bound: Seconds until everything is cleaned up after a shim or a virtual machine has died.
+        features: What it can do.
+        cgroups: The versions of cgroups that it runs with.
+        minimum_version: The oldest version that is known to work; ``None`` if it was never looked at.
+        version_of: The program that tells the version with ``--version``; the shim if ``None``.
+    """
+
+    name: str
+    description: str
+    shim: str
+    runtime: str
+    cure: str
+    options: Options = Options()
+    programs: tuple[Program, ...] = ()
+    environment: dict[str, str] = attrs.field(factory=dict, hash=False)
+    configuration: ConfigurationFile | None = None
+    vm: VirtualMachine | None = None
+    owns: tuple[str, ...] = ()
+    status_of_lost_vm: int = 255
+    status_of_delete: int = 137
+    detection_bound: float = 5.0
+    cleanup_bound: float = 5.0
+    features: tuple[Feature, ...] = ()
+    cgroups: tuple[Cgroups, ...] = tuple(Cgroups)
+    minimum_version: str | None = None
+    version_of: str | None = None
+
+
+def names() -> list[str]:
+    """Return the names of the shipped profiles."""
+    return sorted(path.stem for path in _DIRECTORY.glob(f"*{_SUFFIX}"))
+
+
+def load(runtime: str) -> Profile:
+    """Return a profile.
+
+    Args:
+        runtime: The name of a shipped one, or the path of a file of the user's own.
+
+    Raises:
+        UnknownNameError: There is none of that name.
+        ProfileError: The file cannot be read, or has something wrong in it.
+    """
+    own = "/" in runtime or runtime.endswith(_SUFFIX)
+    path = Path(runtime) if own else _DIRECTORY / f"{runtime}{_SUFFIX}"
+    if not own and not path.is_file():
+        raise UnknownNameError("runtime", runtime, names())
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ProfileError(f"cannot read the profile {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ProfileError(f"{path} is not valid TOML: {error}") from error
+    profile = structure(Profile, {"name": path.stem, **table}, where=str(path), error=ProfileError)
+    _check(profile, path)
+    return profile
+
+
+def _check(profile: Profile, path: Path) -> None:
+    for bound in ("detection_bound", "cleanup_bound"):
+        if getattr(profile, bound) <= 0:
+            raise ProfileError(f"{path}: {bound!r} must be more than 0 seconds")
+    if profile.options.type is not OptionsType.RUNC and (profile.options.binary or profile.options.root):
+        raise ProfileError(
+            f"{path}: 'options.binary' and 'options.root' are of {OptionsType.RUNC}",
+            hint=f'options.type = "{OptionsType.RUNC}"',
+        )
+    if profile.options.arguments and profile.options.binary is None:
+        raise ProfileError(f"{path}: 'options.arguments' needs 'options.binary'")
+    for pattern in profile.owns:
+        try:
+            pattern.format(namespace="", pod="", container="", run="")
+        except (KeyError, IndexError, ValueError):
+            raise ProfileError(
+                f"{path}: 'owns' has {pattern!r}", hint="what is filled in is {namespace}, {pod}, {container} and {run}"
+            ) from None

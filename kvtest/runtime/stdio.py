@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The standard streams of a container's process: fifos, as containerd's clients make them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+from pathlib import Path
+
+from kvtest.deadline import Deadline
+
+_CHUNK = 1 << 16
+
+
+class Output:
+    """What a process writes.
+
+    Args:
+        path: Where to make the fifo.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        os.mkfifo(path, 0o600)
+        # Before there is a writer: whoever opens it to write would wait for us.
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        self._read = bytearray()
+        self._ended = False
+
+    @property
+    def seen(self) -> bytes:
+        """What has been read so far."""
+        return bytes(self._read)
+
+    def read_all(self, within: Deadline | float) -> bytes:
+        """Read until the last writer has closed it, and return everything that was ever written.
+
+        Raises:
+            DeadlineExceededError: Somebody still holds it open.
+        """
+        deadline = Deadline.of(within)
+        while not self._ended:
+            self._more(deadline, "the end of the output")
+        return bytes(self._read)
+
+    def read_until(self, text: bytes, within: Deadline | float) -> bytes:
+        """Read until ``text`` was written, and return everything up to it.
+
+        Raises:
+            DeadlineExceededError: It was not.
+            EOFError: The output ended before.
+        """
+        deadline = Deadline.of(within)
+        while (place := self._read.find(text)) < 0:
+            if self._ended:
+                raise EOFError(f"the output ended without {text!r}; it was {bytes(self._read[-200:])!r}")
+            self._more(deadline, f"{text!r} in the output")
+        return bytes(self._read[: place + len(text)])
+
+    def _more(self, deadline: Deadline, awaited: str) -> None:
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLIN)
+        if not poll.poll(deadline.remaining_ms):
+            raise deadline.exceeded(awaited, f"{len(self._read)} bytes, {bytes(self._read[-100:])!r} last")
+        data = os.read(self._descriptor, _CHUNK)
+        self._read += data
+        self._ended = not data
+
+    def close(self) -> None:
+        """Read no more, and remove the fifo."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+            self.path.unlink(missing_ok=True)
+
+
+class Input:
+    """What a process reads.
+
+    Args:
+        path: Where to make the fifo.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        os.mkfifo(path, 0o600)
+        self._descriptor = -1
+
+    def open(self) -> None:
+        """Take the writing end, once the shim has the other.
+
+        Raises:
+            OSError: It has not (``ENXIO``).
+        """
+        if self._descriptor < 0:
+            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK)
+
+    def write(self, data: bytes, within: Deadline | float) -> None:
+        """Write all of ``data``.
+
+        Raises:
+            DeadlineExceededError: Nobody reads.
+            BrokenPipeError: Nobody can read any more.
+        """
+        deadline = Deadline.of(within)
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLOUT)
+        rest = memoryview(data)
+        while rest:
+            if not poll.poll(deadline.remaining_ms):
+                raise deadline.exceeded("the input to be read", f"{len(rest)} of {len(data)} bytes are left")
+            with contextlib.suppress(BlockingIOError):
+                rest = rest[os.write(self._descriptor, rest) :]
+
+    def close(self) -> None:
+        """Write no more, and remove the fifo."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        self.path.unlink(missing_ok=True)
