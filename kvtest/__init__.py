@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kvtest.deadline import Deadline
     from kvtest.harness import Guest
     from kvtest.host.local import LocalHost
+    from kvtest.runtime import Container, Pod, Pods, Process, Status
     from kvtest.serial import SerialPort
     from kvtest.vsock import HybridVsock
 
@@ -30,6 +31,11 @@ __all__ = [
     "HybridVsock",
     "LocalHost",
     "SerialPort",
+    "Pods",
+    "Pod",
+    "Container",
+    "Process",
+    "Status",
     # What a function that runs in the guest step by step returns
     "Steps",
     # Time
@@ -41,7 +47,12 @@ _HOMES = {
     "Guest": "kvtest.harness",
     "HybridVsock": "kvtest.vsock",
     "LocalHost": "kvtest.host.local",
+    "Container": "kvtest.runtime",
+    "Pod": "kvtest.runtime",
+    "Pods": "kvtest.runtime",
+    "Process": "kvtest.runtime",
     "SerialPort": "kvtest.serial",
+    "Status": "kvtest.runtime",
     "Steps": "kvtest.control",
 }
 

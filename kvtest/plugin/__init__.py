@@ -9,7 +9,17 @@ from __future__ import annotations
 
 import pytest
 
-from kvtest.plugin import census, collection, fixtures, notes, options, plan, scheduling, timeouts
+from kvtest.plugin import (
+    census,
+    collection,
+    fixtures,
+    notes,
+    options,
+    plan,
+    runtime_fixtures,
+    scheduling,
+    timeouts,
+)
 from kvtest.plugin.reporting import Reporting
 
 
@@ -23,6 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
     collection.register_markers(config)
     config.pluginmanager.register(collection, "kvtest-collection")
     config.pluginmanager.register(fixtures, "kvtest-fixtures")
+    config.pluginmanager.register(runtime_fixtures, "kvtest-runtime-fixtures")
     config.pluginmanager.register(census, "kvtest-census")
     config.pluginmanager.register(notes, "kvtest-notes")
     config.pluginmanager.register(plan, "kvtest-plan")

@@ -38,7 +38,40 @@ def _vhost_vsock(_config: pytest.Config) -> str | None:
     return None
 
 
-_CHECKS: dict[str, Check] = {"kvm": _kvm, "root": _root, "vhost-vsock": _vhost_vsock}
+def _runtime(config: pytest.Config) -> str | None:
+    from kvtest.errors import KvtestError
+    from kvtest.plugin.session import session_of
+    from kvtest.runtime.installation import find
+
+    try:
+        find(session_of(config).settings)
+    except UsageError:  # the user's own mistake is no property of the machine: the fixture raises it
+        return None
+    except KvtestError as error:
+        return f"{error.message}: {error.hint}"
+    return None
+
+
+def _feature(name: str) -> Check:
+    def check(config: pytest.Config) -> str | None:
+        from kvtest.plugin.session import session_of
+        from kvtest.runtime.profile import load
+
+        settings = session_of(config).settings
+        profile = load(settings.runtime)
+        return None if name in profile.features else f"{profile.name} does not have it, says its profile"
+
+    return check
+
+
+_FEATURES = ("pause", "stats", "pids", "group", "init-on-host")
+_CHECKS: dict[str, Check] = {
+    "kvm": _kvm,
+    "root": _root,
+    "vhost-vsock": _vhost_vsock,
+    "runtime": _runtime,
+    **{f"runtime-{name}": _feature(name) for name in _FEATURES},
+}
 
 
 def names_of(item: pytest.Item) -> list[str]:

@@ -11,9 +11,10 @@ from typing import Any, Protocol
 from attrs import field, frozen
 
 from kvtest.deadline import Deadline
+from kvtest.errors import KvtestError
 from kvtest.runtime.installation import Installation
 from kvtest.runtime.shim import ShimProcess
-from kvtest.runtime.tasks import Streams, Tasks
+from kvtest.runtime.tasks import ExitStatus, Streams, Tasks
 
 NAMESPACE = "kvtest"
 
@@ -70,7 +71,15 @@ class Surroundings:
 
 
 class Backend(Protocol):
-    """Runs the shims of one pod."""
+    """Runs the shims of one pod.
+
+    Attributes:
+        cleaned: How ``delete`` went for each container whose shim was lost, as far as that is known.
+        stale_sockets: Sockets of shims that were left, of those whose shim was lost.
+    """
+
+    cleaned: dict[str, ExitStatus | KvtestError]
+    stale_sockets: list[Path]
 
     @property
     def shim(self) -> ShimProcess | None:
@@ -87,6 +96,16 @@ class Backend(Protocol):
 
     def removed(self, name: str, deadline: Deadline) -> None:
         """Take a container that was deleted out of the books."""
+
+    @property
+    def address(self) -> Path:
+        """The socket of the shim."""
+
+    def forget_lost(self, name: str) -> None:
+        """Take a container out of the books that went with its shim."""
+
+    def delete(self, name: str) -> ExitStatus:
+        """Have the shim's program remove what is left of a container."""
 
     def end(self, deadline: Deadline) -> None:
         """End what is left when there is no container any more, and wait for what is under way."""

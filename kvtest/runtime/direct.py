@@ -61,8 +61,10 @@ class DirectBackend:
         self._service = EventService(surroundings.directory / "events.sock", publish, sink)
         self._entries: dict[str, _Entry] = {}
         self._process: ShimProcess | None = None
+        self._address = Path()
         self._cleaners: list[threading.Thread] = []
         self.cleaned: dict[str, ExitStatus | KvtestError] = {}
+        self.stale_sockets: list[Path] = []
         kind, fields = surroundings.installation.options(surroundings.directory)
         self._options = (
             {}
@@ -74,6 +76,14 @@ class DirectBackend:
     def shim(self) -> ShimProcess | None:
         """The shim of the pod."""
         return self._process
+
+    @property
+    def address(self) -> Path:
+        """The socket of the shim that was started last."""
+        return self._address
+
+    def forget_lost(self, name: str) -> None:
+        """Nothing is left in the books of a container that went with its shim."""
 
     def place(self, name: str) -> Place:
         """Return where the shim of a container is run."""
@@ -157,6 +167,7 @@ class DirectBackend:
         place = self.place(name)
         started = shim.start(place, lambda: self._lost(name), deadline)
         self._owned(started.address)
+        self._address = started.address
         if self._process is None or self._process.pid != started.pid:
             if self._process is not None:
                 self._process.close()
@@ -187,11 +198,18 @@ class DirectBackend:
         except KvtestError as error:
             self.cleaned[name] = error
         self._entries.pop(name, None)
+        self._look_at_socket(entry.started.address)
         if entry.created:
             seconds = int(status.at.timestamp() if status.at else time.time())
             told = {"pid": status.pid, "exit_status": status.status, "exited_at": {"seconds": seconds}}
             self._publish(events.make("TaskExit", container_id=name, id=name, **told))
             self._publish(events.make("TaskDelete", container_id=name, **told))
+
+    def _look_at_socket(self, address: Path) -> None:
+        """Note that a socket is left that nobody listens at any more, and remove it: it is to be found once."""
+        if address.exists() and not any(entry.started.address == address for entry in list(self._entries.values())):
+            self.stale_sockets.append(address)
+            address.unlink(missing_ok=True)
 
     def delete(self, name: str) -> ExitStatus:
         """Have the shim's program remove what is left of a container.

@@ -146,9 +146,9 @@ class Container(Process):
         described = spec.process(arguments, terminal=terminal)
         self._pod.tasks(self.id).exec(self.id, name, described, streams, deadline)
         if start:
-            process.start(deadline)  # only now there is a reader of the input
-            if streams.stdin is not None:
-                streams.stdin.open()
+            process.start(deadline)
+        if streams.stdin is not None:
+            streams.stdin.open()
         return process
 
     def output_of(self, arguments: Sequence[str], within: Deadline | float = PATIENCE) -> bytes:
@@ -235,6 +235,11 @@ class Pod:
             raise StateError(f"the pod {self.id} has no shim yet")
         return found
 
+    @property
+    def address(self) -> Path:
+        """The socket of its shim."""
+        return self.backend.address
+
     def tasks(self, container: str) -> Tasks:
         """Return whom to ask about a container."""
         return self.backend.tasks(container)
@@ -313,6 +318,16 @@ class Pod:
         with self._lock:
             self.containers.remove(container)
         self.backend.removed(container.id, deadline)
+
+    def forget_lost(self, container: Container) -> None:
+        """Take a container out of the books that went with its shim, so that its ID can be used again."""
+        with self._lock:
+            self.containers.remove(container)
+        self.backend.forget_lost(container.id)
+
+    def delete_again(self, container: str) -> ExitStatus:
+        """Have the shim's program remove once more what is left of a container; only where kvtest runs the shims."""
+        return self.backend.delete(container)
 
     def end(self, within: Deadline | float) -> None:
         """End its containers in order, and its shim; what a shim that is gone has left is not looked after.

@@ -195,6 +195,17 @@ def connect(address: Path, ended: Callable[[], None], place: Place) -> Client:
     return Client(stream, f"the shim of {place.name}", ended=ended)
 
 
+def connect_again(address: Path) -> ShimTasks:
+    """Return another client of a shim that runs already; who asks closes its connection.
+
+    Args:
+        address: Its socket.
+    """
+    stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    stream.connect(str(address))
+    return ShimTasks(Service(Client(stream, f"the shim at {address}"), load("task"), f"{TASK}.Task"))
+
+
 def delete(place: Place, deadline: Deadline) -> ExitStatus:
     """Have a shim remove what is left of a container, as containerd does when it has lost the shim.
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import threading
 from pathlib import Path
 
 from kvtest.deadline import Deadline
@@ -86,15 +87,23 @@ class Input:
         self.path = path
         os.mkfifo(path, 0o600)
         self._descriptor = -1
+        self._opener: threading.Thread | None = None
 
     def open(self) -> None:
-        """Take the writing end, once the shim has the other.
+        """Take the writing end as soon as the shim has the other, which may be after its answer."""
+        self._opener = threading.Thread(target=self._open, name=f"kvtest-input {self.path.name}", daemon=True)
+        self._opener.start()
 
-        Raises:
-            OSError: It has not (``ENXIO``).
-        """
+    def _open(self) -> None:
+        descriptor = os.open(self.path, os.O_WRONLY)  # returns when there is a reader
+        os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+
+    def _opened(self, deadline: Deadline) -> None:
+        if self._opener is not None:
+            self._opener.join(deadline.remaining)
         if self._descriptor < 0:
-            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK)
+            raise deadline.exceeded("somebody to read the input")
 
     def write(self, data: bytes, within: Deadline | float) -> None:
         """Write all of ``data``.
@@ -104,6 +113,7 @@ class Input:
             BrokenPipeError: Nobody can read any more.
         """
         deadline = Deadline.of(within)
+        self._opened(deadline)
         poll = select.poll()
         poll.register(self._descriptor, select.POLLOUT)
         rest = memoryview(data)
@@ -115,6 +125,11 @@ class Input:
 
     def close(self) -> None:
         """Write no more, and remove the fifo."""
+        if self._opener is not None:
+            if self._opener.is_alive():
+                os.close(os.open(self.path, os.O_RDONLY | os.O_NONBLOCK))  # lets it go on
+            self._opener.join()
+            self._opener = None
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

@@ -93,37 +93,39 @@ class PendingExit(Protocol):
 class Tasks(Protocol):
     """What is asked of the tasks of a pod; every call has a deadline."""
 
-    def start(self, name: str, process: str, deadline: Deadline) -> int:
+    def start(self, name: str, process: str, deadline: Deadline | float) -> int:
         """Start what was created; return its process ID."""
 
-    def exec(self, name: str, process: str, spec: Mapping[str, Any], streams: Streams, deadline: Deadline) -> None:
+    def exec(
+        self, name: str, process: str, spec: Mapping[str, Any], streams: Streams, deadline: Deadline | float
+    ) -> None:
         """Create a process beside a container's first one."""
 
-    def state(self, name: str, process: str, deadline: Deadline) -> Status:
+    def state(self, name: str, process: str, deadline: Deadline | float) -> Status:
         """Return in what state a process is."""
 
-    def waiting(self, name: str, process: str, deadline: Deadline) -> PendingExit:
+    def waiting(self, name: str, process: str, deadline: Deadline | float) -> PendingExit:
         """Ask for the end of a process."""
 
-    def kill(self, name: str, process: str, signal: int, everybody: bool, deadline: Deadline) -> None:
+    def kill(self, name: str, process: str, signal: int, everybody: bool, deadline: Deadline | float) -> None:
         """Send a signal."""
 
-    def pids(self, name: str, deadline: Deadline) -> list[int]:
+    def pids(self, name: str, deadline: Deadline | float) -> list[int]:
         """Return the process IDs of a container."""
 
-    def stats(self, name: str, deadline: Deadline) -> tuple[str, bytes]:
+    def stats(self, name: str, deadline: Deadline | float) -> tuple[str, bytes]:
         """Return what a container uses: the type of the message, and the message."""
 
-    def pause(self, name: str, deadline: Deadline) -> None:
+    def pause(self, name: str, deadline: Deadline | float) -> None:
         """Freeze a container."""
 
-    def resume(self, name: str, deadline: Deadline) -> None:
+    def resume(self, name: str, deadline: Deadline | float) -> None:
         """Let a container go on."""
 
-    def close_io(self, name: str, process: str, deadline: Deadline) -> None:
+    def close_io(self, name: str, process: str, deadline: Deadline | float) -> None:
         """End a process's input."""
 
-    def delete(self, name: str, process: str, deadline: Deadline) -> ExitStatus:
+    def delete(self, name: str, process: str, deadline: Deadline | float) -> ExitStatus:
         """Remove what has ended."""
 
 
@@ -150,23 +152,25 @@ class ShimTasks:
     def __init__(self, service: Service) -> None:
         self.service = service
 
-    def call(self, method: str, request: str, deadline: Deadline, **fields: Any) -> Any:
+    def call(self, method: str, request: str, deadline: Deadline | float, **fields: Any) -> Any:
         """Call a method with a message of the task package."""
         return self.service.call(method, load("task").message(f"{TASK}.{request}")(**fields), deadline=deadline)
 
-    def connect(self, name: str, deadline: Deadline) -> Any:
+    def connect(self, name: str, deadline: Deadline | float) -> Any:
         """Ask a shim who it is."""
         return self.call("Connect", "ConnectRequest", deadline, id=name)
 
-    def create(self, deadline: Deadline, **fields: Any) -> int:
+    def create(self, deadline: Deadline | float, **fields: Any) -> int:
         """Create a container; return its process ID."""
         return int(self.call("Create", "CreateTaskRequest", deadline, **fields).pid)
 
-    def start(self, name: str, process: str, deadline: Deadline) -> int:
+    def start(self, name: str, process: str, deadline: Deadline | float) -> int:
         """See :class:`Tasks`."""
         return int(self.call("Start", "StartRequest", deadline, id=name, exec_id=process).pid)
 
-    def exec(self, name: str, process: str, spec: Mapping[str, Any], streams: Streams, deadline: Deadline) -> None:
+    def exec(
+        self, name: str, process: str, spec: Mapping[str, Any], streams: Streams, deadline: Deadline | float
+    ) -> None:
         """See :class:`Tasks`."""
         self.call(
             "Exec",
@@ -179,44 +183,44 @@ class ShimTasks:
             **streams.paths,
         )
 
-    def state(self, name: str, process: str, deadline: Deadline) -> Status:
+    def state(self, name: str, process: str, deadline: Deadline | float) -> Status:
         """See :class:`Tasks`."""
         return Status(self.call("State", "StateRequest", deadline, id=name, exec_id=process).status)
 
-    def waiting(self, name: str, process: str, deadline: Deadline) -> PendingExit:
+    def waiting(self, name: str, process: str, deadline: Deadline | float) -> PendingExit:
         """See :class:`Tasks`."""
         request = load("task").message(f"{TASK}.WaitRequest")(id=name, exec_id=process)
         return _PendingWait(self.service.begin("Wait", request, deadline=deadline))
 
-    def kill(self, name: str, process: str, signal: int, everybody: bool, deadline: Deadline) -> None:
+    def kill(self, name: str, process: str, signal: int, everybody: bool, deadline: Deadline | float) -> None:
         """See :class:`Tasks`."""
         self.call("Kill", "KillRequest", deadline, id=name, exec_id=process, signal=signal, all=everybody)
 
-    def pids(self, name: str, deadline: Deadline) -> list[int]:
+    def pids(self, name: str, deadline: Deadline | float) -> list[int]:
         """See :class:`Tasks`."""
         return [found.pid for found in self.call("Pids", "PidsRequest", deadline, id=name).processes]
 
-    def stats(self, name: str, deadline: Deadline) -> tuple[str, bytes]:
+    def stats(self, name: str, deadline: Deadline | float) -> tuple[str, bytes]:
         """See :class:`Tasks`."""
         stats = self.call("Stats", "StatsRequest", deadline, id=name).stats
         return stats.type_url, stats.value
 
-    def pause(self, name: str, deadline: Deadline) -> None:
+    def pause(self, name: str, deadline: Deadline | float) -> None:
         """See :class:`Tasks`."""
         self.call("Pause", "PauseRequest", deadline, id=name)
 
-    def resume(self, name: str, deadline: Deadline) -> None:
+    def resume(self, name: str, deadline: Deadline | float) -> None:
         """See :class:`Tasks`."""
         self.call("Resume", "ResumeRequest", deadline, id=name)
 
-    def close_io(self, name: str, process: str, deadline: Deadline) -> None:
+    def close_io(self, name: str, process: str, deadline: Deadline | float) -> None:
         """See :class:`Tasks`."""
         self.call("CloseIO", "CloseIORequest", deadline, id=name, exec_id=process, stdin=True)
 
-    def delete(self, name: str, process: str, deadline: Deadline) -> ExitStatus:
+    def delete(self, name: str, process: str, deadline: Deadline | float) -> ExitStatus:
         """See :class:`Tasks`."""
         return ExitStatus.of(self.call("Delete", "DeleteRequest", deadline, id=name, exec_id=process))
 
-    def shutdown(self, name: str, deadline: Deadline) -> None:
+    def shutdown(self, name: str, deadline: Deadline | float) -> None:
         """Tell a shim that a container is gone; it ends when it has no other."""
         self.call("Shutdown", "ShutdownRequest", deadline, id=name)

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fixtures of the runtime ring: ``pod``, ``pods``, ``runtime`` and ``driver``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from kvtest.census import Ledger
+    from kvtest.runtime import Driver, Pod, Pods, RuntimeUnderTest
+
+
+@pytest.fixture(scope="session")
+def _runtime_of_the_session(request: pytest.FixtureRequest) -> Iterator[RuntimeUnderTest]:
+    from kvtest.plugin.session import session_of
+    from kvtest.runtime import RuntimeUnderTest
+    from kvtest.runtime.installation import find
+
+    session = session_of(request.config)
+    settings = session.settings
+    runtime = RuntimeUnderTest(find(settings), session.ledger, settings.run_directory)
+    yield runtime
+    runtime.close()
+
+
+@pytest.fixture
+def runtime(census: Ledger, _runtime_of_the_session: RuntimeUnderTest) -> RuntimeUnderTest:
+    """The container runtime under test."""
+    return _runtime_of_the_session
+
+
+@pytest.fixture(params=["direct"])
+def driver(request: pytest.FixtureRequest) -> Driver:
+    """Who runs the shims."""
+    from kvtest.runtime import Driver
+
+    return Driver(request.param)
+
+
+@pytest.fixture
+def pods(runtime: RuntimeUnderTest, driver: Driver) -> Iterator[Pods]:
+    """Makes pods; they end with the test, and what they leave on the host fails it."""
+    from kvtest.runtime import Pods
+
+    pods = Pods(runtime, driver)
+    yield pods
+    pods.close()
+
+
+@pytest.fixture
+def pod(pods: Pods) -> Pod:
+    """A pod whose shim has been started, without a container."""
+    return pods.start()

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many processes, many clients, many pods at the same time."""
+
+from __future__ import annotations
+
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from kvtest import Container, Pod, Pods, Status, requirement
+from kvtest.runtime.shim import connect_again
+
+PATIENCE = 20.0
+BOUND = 2.0  # seconds, of a short call while others wait
+FOREVER = ["sleep", "1000"]
+
+pytestmark = pytest.mark.capability("runtime")
+
+
+@requirement("RUNTIME-EXEC-001")
+@pytest.mark.parametrize("count", [2, 8, 16])
+def test_processes_have_their_own_output_and_status(pod: Pod, count: int) -> None:
+    container = pod.run(FOREVER)
+
+    def execute(number: int) -> tuple[bytes, int]:
+        process = container.exec(["sh", "-c", f"yes {number:04} | head -c 100000; exit {number}"], within=PATIENCE)
+        output = process.stdout.read_all(PATIENCE)
+        return output, process.wait(PATIENCE).status
+
+    with ThreadPoolExecutor(count) as pool:
+        results = list(pool.map(execute, range(count)))
+    assert results == [(b"%04d\n" % number * 20000, number) for number in range(count)]
+
+
+@requirement("RUNTIME-EXEC-001")
+def test_conversations_do_not_mix(pod: Pod) -> None:
+    container = pod.run(FOREVER)
+    processes = [container.exec(["cat"], stdin=True) for _ in range(6)]
+    for turn in range(3):
+        for number, process in enumerate(processes):
+            process.stdin.write(b"%d says %d\n" % (number, turn), PATIENCE)
+        for number, process in enumerate(processes):
+            process.stdout.read_until(b"%d says %d\n" % (number, turn), PATIENCE)
+    for number, process in enumerate(processes):
+        assert process.stdout.seen == b"".join(b"%d says %d\n" % (number, turn) for turn in range(3))
+
+
+@requirement("RUNTIME-EXEC-002")
+@pytest.mark.parametrize("end", ["itself", "killed"])
+def test_the_end_of_a_process_leaves_the_container_running(pod: Pod, end: str) -> None:
+    container = pod.run(FOREVER)
+    process = container.exec(["true"] if end == "itself" else FOREVER)
+    if end == "killed":
+        process.kill()
+    process.wait(PATIENCE)
+    process.delete()
+    assert container.state() is Status.RUNNING
+    assert container.output_of(["echo", "here"]) == b"here\n"
+
+
+@requirement("RUNTIME-EXEC-003")
+def test_a_program_that_does_not_exist_fails_to_start(pod: Pod) -> None:
+    container = pod.run(FOREVER)
+    process = container.exec(["no-such-program"], start=False)
+    with pytest.raises(Exception, match="no-such-program"):
+        process.start()
+    assert container.output_of(["echo", "here"]) == b"here\n"
+
+
+def _stays_responsive(container: Container) -> None:
+    assert container.state(BOUND) is Status.RUNNING
+    assert container.output_of(["echo", "here"], BOUND) == b"here\n"
+
+
+@requirement("RUNTIME-CLIENTS-001")
+@pytest.mark.parametrize("waiters", [1, 64])
+def test_who_waits_stops_nobody(pod: Pod, waiters: int) -> None:
+    container = pod.run(FOREVER)
+    waiting = [container.waiting(PATIENCE) for _ in range(waiters)]
+    _stays_responsive(container)
+    container.kill()
+    assert [pending.result(PATIENCE).status for pending in waiting] == [137] * waiters
+
+
+@requirement("RUNTIME-CLIENTS-001")
+@pytest.mark.parametrize("driver", ["direct"], indirect=True)
+def test_a_shim_has_many_clients(pod: Pod) -> None:
+    container = pod.run(FOREVER)
+    clients = [connect_again(pod.address) for _ in range(8)]
+    waiting = [client.waiting(container.id, "", PATIENCE) for client in clients]
+    for client in clients:
+        assert client.state(container.id, "", BOUND) is Status.RUNNING
+    _stays_responsive(container)
+    container.kill()
+    assert [pending.result(PATIENCE).status for pending in waiting] == [137] * 8
+    for client in clients:
+        client.service.client.close()
+
+
+@requirement("RUNTIME-CLIENTS-002")
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"\0\0\0", id="part of a frame"),
+        pytest.param(b"\0\0\1\0\0\0\0\1\1\0half", id="half a request"),
+        pytest.param(b"\xff" * 64, id="garbage"),
+        pytest.param(b"GET / HTTP/1.1\r\n\r\n", id="http"),
+    ],
+)
+@pytest.mark.parametrize("driver", ["direct"], indirect=True)
+def test_a_client_that_misbehaves_changes_nothing(pod: Pod, sent: bytes) -> None:
+    container = pod.run(FOREVER)
+    waiting = container.waiting(PATIENCE)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.connect(str(pod.address))
+        client.sendall(sent)
+        _stays_responsive(container)
+    _stays_responsive(container)
+    container.kill()
+    assert waiting.result(PATIENCE).status == 137
+
+
+@requirement("RUNTIME-CLIENTS-002")
+@pytest.mark.parametrize("driver", ["direct"], indirect=True)
+def test_a_client_that_vanishes_while_it_waits_changes_nothing(pod: Pod) -> None:
+    container = pod.run(FOREVER)
+    waiting = container.waiting(PATIENCE)
+    for _ in range(8):
+        client = connect_again(pod.address)
+        client.waiting(container.id, "", PATIENCE)
+        client.service.client.close()
+    _stays_responsive(container)
+    container.kill()
+    assert waiting.result(PATIENCE).status == 137
+
+
+@requirement("RUNTIME-CLIENTS-003")
+def test_pods_live_at_the_same_time(pods: Pods) -> None:
+    def live(numbered: tuple[int, Pod]) -> tuple[bytes, int]:
+        number, pod = numbered
+        container = pod.run(["sh", "-c", f"echo pod {number}; exit {number}"], within=PATIENCE)
+        status = container.wait(PATIENCE).status
+        output = container.stdout.read_all(PATIENCE)
+        pod.events.expect("TaskExit", container.id, status=number, within=PATIENCE)
+        container.delete(PATIENCE)
+        return output, status
+
+    started = pods.start_many(8)
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(live, enumerate(started))) == [(b"pod %d\n" % number, number) for number in range(8)]
+    for pod in started:
+        assert {event.container for event in pod.events.of()} == {pod.id}

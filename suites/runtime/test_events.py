@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is published: everything, and nothing twice. Events are not ordered with the answers to calls."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvtest import Pod, Pods, Status, requirement
+from kvtest.runtime import Sink
+
+PATIENCE = 10.0
+BOUND = 2.0  # seconds, of a call while nobody takes events
+FOREVER = ["sleep", "1000"]
+
+pytestmark = pytest.mark.capability("runtime")
+
+
+@requirement("RUNTIME-EVENT-001")
+def test_each_step_is_published_once(pod: Pod) -> None:
+    container = pod.run(["sh", "-c", "exit 6"])
+    pid = container.pid
+    container.wait(PATIENCE)
+    pod.events.expect("TaskExit", container.id, status=6, within=PATIENCE)
+    container.delete()
+    deleted = pod.events.expect("TaskDelete", container.id, status=6, within=PATIENCE)
+    pod.shim.wait(PATIENCE)  # after which it publishes nothing any more
+    events = pod.events.of(container.id)
+    assert [event.kind for event in events] == ["TaskCreate", "TaskStart", "TaskExit", "TaskDelete"]
+    assert {event.message.pid for event in events} == {pid}
+    assert deleted.message.exited_at == events[2].message.exited_at
+
+
+@requirement("RUNTIME-EVENT-002")
+def test_processes_beside_the_first_are_published_once(pod: Pod) -> None:
+    container = pod.run(FOREVER)
+    processes = [container.exec(["sh", "-c", f"exit {status}"]) for status in (0, 4)]
+    for process, status in zip(processes, (0, 4), strict=True):
+        process.wait(PATIENCE)
+        pod.events.expect("TaskExit", container.id, process=process.name, status=status, within=PATIENCE)
+        process.delete()
+    container.kill()
+    container.wait(PATIENCE)
+    pod.events.expect("TaskExit", container.id, status=137, within=PATIENCE)
+    container.delete()
+    pod.events.expect("TaskDelete", container.id, within=PATIENCE)
+    pod.shim.wait(PATIENCE)
+    for process in processes:
+        kinds = [event.kind for event in pod.events.of(container.id, process=process.name)]
+        assert [kind for kind in kinds if kind != "TaskDelete"] == ["TaskExecAdded", "TaskExecStarted", "TaskExit"]
+
+
+@requirement("RUNTIME-EVENT-003")
+@pytest.mark.capability("runtime-pause")
+def test_pause_and_resumption_are_published_once(pod: Pod) -> None:
+    container = pod.run(FOREVER)
+    container.pause()
+    pod.events.expect("TaskPaused", container.id, within=PATIENCE)
+    container.resume()
+    pod.events.expect("TaskResumed", container.id, within=PATIENCE)
+    container.kill()
+    container.wait(PATIENCE)
+    container.delete()
+    pod.events.expect("TaskDelete", container.id, within=PATIENCE)
+    pod.shim.wait(PATIENCE)
+    assert len(pod.events.of(container.id, "TaskPaused")) == 1
+    assert len(pod.events.of(container.id, "TaskResumed")) == 1
+
+
+@requirement("RUNTIME-EVENT-004")
+@pytest.mark.parametrize("sink", [Sink.MUTE, Sink.DEAD], ids=str)
+@pytest.mark.parametrize("driver", ["direct"], indirect=True)
+def test_a_container_is_served_though_nobody_takes_events(pods: Pods, sink: Sink) -> None:
+    pod = pods.start(sink=sink)
+    container = pod.create(FOREVER, within=BOUND)
+    container.start(BOUND)
+    assert container.output_of(["echo", "here"], BOUND) == b"here\n"
+    assert container.state(BOUND) is Status.RUNNING
+    container.kill(within=BOUND)
+    assert container.wait(BOUND).status == 137
+    container.delete(BOUND)

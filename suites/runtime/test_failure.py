@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens when a shim or a container dies, in every phase; nobody calls for anything to be removed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from kvtest import Container, Pod, Pods, Status, requirement
+from kvtest.census import Ledger
+from kvtest.errors import RPCError
+
+PATIENCE = 10.0
+BOUND = 1.0  # seconds until calls under way have failed, of the requirement
+FOREVER = ["sleep", "1000"]
+PHASES = ("created", "running", "exec", "output", "input", "paused", "ended")
+
+pytestmark = pytest.mark.capability("runtime")
+
+in_every_phase = pytest.mark.parametrize(
+    "phase",
+    [
+        pytest.param(phase, marks=pytest.mark.capability("runtime-pause")) if phase == "paused" else phase
+        for phase in PHASES
+    ],
+)
+with_every_signal = pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
+
+
+def reach(pod: Pod, phase: str) -> Container:
+    """Bring a container into a phase of its life."""
+    flood = ["sh", "-c", "echo started; yes"]
+    command = {"output": flood, "input": ["cat"], "ended": ["true"]}.get(phase, FOREVER)
+    container = pod.create(command, stdin=phase == "input")
+    if phase != "created":
+        container.start()
+    if phase == "exec":
+        container.exec(flood).stdout.read_until(b"started\n", PATIENCE)
+    if phase == "output":
+        container.stdout.read_until(b"started\n", PATIENCE)
+    if phase == "input":
+        container.stdin.write(b"hello\n", PATIENCE)
+        container.stdout.read_until(b"hello\n", PATIENCE)
+    if phase == "paused":
+        container.pause()
+    if phase == "ended":
+        container.wait(PATIENCE)
+    return container
+
+
+@requirement("RUNTIME-CLEANUP-001")
+@in_every_phase
+@with_every_signal
+def test_everything_goes_with_the_shim(pod: Pod, census: Ledger, phase: str, number: signal.Signals) -> None:
+    reach(pod, phase)
+    pod.shim.kill(number)
+    census.assert_clean(within=pod.profile.cleanup_bound)
+
+
+@requirement("RUNTIME-CLEANUP-001")
+@pytest.mark.parametrize("driver", ["direct"], indirect=True)
+def test_everything_goes_with_a_shim_that_never_had_a_container(pod: Pod, census: Ledger) -> None:
+    pod.shim.kill()
+    census.assert_clean(within=pod.profile.cleanup_bound)
+
+
+@requirement("RUNTIME-CLEANUP-001")
+@pytest.mark.capability("runtime-group")
+def test_every_container_goes_with_the_shim(pod: Pod, census: Ledger) -> None:
+    containers = [pod.run(FOREVER) for _ in range(3)]
+    pod.shim.kill()
+    for container in containers:
+        pod.events.expect("TaskExit", container.id, within=pod.profile.cleanup_bound)
+    census.assert_clean(within=pod.profile.cleanup_bound)
+
+
+@requirement("RUNTIME-CLEANUP-002")
+@pytest.mark.parametrize("phase", ["created", "running", "exec"])
+@with_every_signal
+def test_the_end_is_published_when_the_shim_has_died(pod: Pod, phase: str, number: signal.Signals) -> None:
+    container = reach(pod, phase)
+    began = time.monotonic()
+    pod.shim.kill(number)
+    status = pod.profile.status_of_delete
+    pod.events.expect("TaskExit", container.id, status=status, within=pod.profile.cleanup_bound)
+    deleted = pod.events.expect("TaskDelete", container.id, status=status, within=pod.profile.cleanup_bound)
+    assert deleted.at - began < pod.profile.cleanup_bound
+    assert len(pod.events.of(container.id, "TaskExit", "")) == 1
+
+
+@requirement("RUNTIME-CLEANUP-003")
+def test_the_socket_of_a_dead_shim_does_not_stay(pod: Pod) -> None:
+    container = pod.run(FOREVER)
+    pod.shim.kill()
+    pod.events.expect("TaskDelete", container.id, within=pod.profile.cleanup_bound)
+    assert pod.backend.stale_sockets == []
+
+
+@requirement("RUNTIME-CLEANUP-004")
+@pytest.mark.parametrize("driver", ["direct"], indirect=True)
+def test_a_second_deletion_is_harmless(pod: Pod, census: Ledger) -> None:
+    container = pod.run(FOREVER)
+    pod.shim.kill()
+    pod.events.expect("TaskDelete", container.id, within=pod.profile.cleanup_bound)
+    for _ in range(2):
+        assert pod.delete_again(container.id).status == pod.profile.status_of_delete
+    census.assert_clean(within=pod.profile.cleanup_bound)
+
+
+@requirement("RUNTIME-CLEANUP-005")
+def test_an_id_can_be_used_again_at_once(pod: Pod) -> None:
+    container = pod.run(FOREVER)
+    first = pod.shim.pid
+    pod.shim.kill()
+    pod.events.expect("TaskDelete", container.id, within=pod.profile.cleanup_bound)
+    pod.forget_lost(container)
+    again = pod.create(["sh", "-c", "echo again; exit 8"], name=container.id)
+    again.start()
+    assert pod.shim.pid != first
+    assert again.wait(PATIENCE).status == 8
+    assert again.stdout.read_all(PATIENCE) == b"again\n"
+    again.delete()
+
+
+@requirement("RUNTIME-CLEANUP-006")
+def test_other_pods_are_left_as_they_are(pods: Pods) -> None:
+    dying, living = pods.start(), pods.start()
+    doomed, survivor = dying.run(FOREVER), living.run(["cat"], stdin=True)
+    waiting = survivor.waiting(PATIENCE)
+    dying.shim.kill()
+    dying.events.expect("TaskDelete", doomed.id, within=dying.profile.cleanup_bound)
+    survivor.stdin.write(b"alive\n", PATIENCE)
+    assert survivor.stdout.read_until(b"\n", PATIENCE) == b"alive\n"
+    assert survivor.output_of(["echo", "here"]) == b"here\n"
+    assert living.events.of(survivor.id, "TaskExit", "") == []
+    survivor.kill()
+    assert waiting.result(PATIENCE).status == 137
+
+
+@requirement("RUNTIME-CLEANUP-007")
+@pytest.mark.parametrize("driver", ["direct"], indirect=True)
+def test_calls_under_way_fail_with_the_shim(pod: Pod) -> None:
+    container = pod.run(FOREVER)
+    waiting = [container.waiting(PATIENCE) for _ in range(4)]
+    began = time.monotonic()
+    pod.shim.kill()
+    for pending in waiting:
+        with pytest.raises(RPCError):
+            pending.result(PATIENCE)
+    assert time.monotonic() - began < BOUND
+
+
+@requirement("RUNTIME-LOST-001")
+@pytest.mark.capability("runtime-init-on-host")
+@pytest.mark.parametrize("phase", ["created", "running", "exec", "output", "input"])
+def test_the_death_of_the_first_process_is_noticed(pod: Pod, phase: str) -> None:
+    container = reach(pod, phase)
+    waiting = container.waiting(PATIENCE)
+    os.kill(container.pid, signal.SIGKILL)
+    assert waiting.result(pod.profile.detection_bound).status == 137
+    pod.events.expect("TaskExit", container.id, status=137, within=pod.profile.detection_bound)
+    assert container.state() is Status.STOPPED
+    assert container.delete().status == 137
+
+
+@requirement("RUNTIME-LOST-002")
+def test_a_stopped_shim_goes_on(pod: Pod) -> None:
+    container = pod.run(FOREVER)
+    pod.shim.kill(signal.SIGSTOP)
+    waiting = container.waiting(PATIENCE)
+    with pytest.raises(Exception, match=r"waited 0\.[23] s|[Dd]eadline"):
+        waiting.result(0.2)
+    answered = container.waiting(PATIENCE)
+    pod.shim.kill(signal.SIGCONT)
+    assert container.state(PATIENCE) is Status.RUNNING
+    container.kill()
+    assert answered.result(PATIENCE).status == 137

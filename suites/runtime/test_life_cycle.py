@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From creation to deletion, step by step."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from kvtest import Pod, Status, requirement
+from kvtest.errors import RPCError
+from kvtest.rpc.status import Code
+
+PATIENCE = 10.0
+FOREVER = ["sleep", "1000"]
+
+pytestmark = pytest.mark.capability("runtime")
+
+
+@requirement("RUNTIME-START-001")
+def test_a_shim_tells_its_address_and_answers_there(pod: Pod) -> None:
+    pod.run(FOREVER)
+    command = open(f"/proc/{pod.shim.pid}/cmdline", "rb").read()  # noqa: SIM115
+    assert pod.id.encode() in command
+
+
+@requirement("RUNTIME-LIFE-001")
+def test_each_step_leads_to_its_state(pod: Pod) -> None:
+    container = pod.create(FOREVER)
+    assert container.state() is Status.CREATED
+    container.start()
+    assert container.state() is Status.RUNNING
+    container.kill()
+    assert container.wait(PATIENCE).status == 128 + signal.SIGKILL
+    assert container.state() is Status.STOPPED
+    container.delete()
+
+
+@requirement("RUNTIME-LIFE-002")
+def test_a_shim_ends_with_its_last_container(pod: Pod) -> None:
+    container = pod.run(["true"])
+    container.wait(PATIENCE)
+    container.delete()
+    assert pod.shim.wait(PATIENCE) in {0, None}  # under containerd, only that knows
+
+
+@requirement("RUNTIME-LIFE-002")
+@pytest.mark.parametrize("driver", ["direct"], indirect=True)
+def test_a_shim_that_never_had_a_container_ends(pod: Pod) -> None:
+    pod.end(PATIENCE)
+    assert pod.shim.wait(PATIENCE) == 0
+
+
+@requirement("RUNTIME-LIFE-003")
+def test_a_running_container_is_not_deleted(pod: Pod) -> None:
+    container = pod.run(FOREVER)
+    with pytest.raises(RPCError):
+        container.delete()
+    assert container.state() is Status.RUNNING
+    assert container.output_of(["echo", "here"]) == b"here\n"
+
+
+@requirement("RUNTIME-LIFE-004")
+@pytest.mark.parametrize("call", ["state", "kill", "delete", "wait"])
+def test_what_does_not_exist_is_not_found(pod: Pod, call: str) -> None:
+    container = pod.run(FOREVER)
+    process = container.exec(["true"])
+    process.wait(PATIENCE)
+    process.delete()
+    with pytest.raises(RPCError) as caught:
+        getattr(process, call)()
+    assert caught.value.code == Code.NOT_FOUND
+    assert container.state() is Status.RUNNING
+
+
+@requirement("RUNTIME-LIFE-005")
+@pytest.mark.parametrize("phase", ["created", "ended", "killed"])
+def test_nothing_stays_after_a_container_was_deleted(pod: Pod, phase: str) -> None:
+    """What is left is found when the pod ends, after every test."""
+    container = pod.create(["true"] if phase == "ended" else FOREVER)
+    if phase != "created":
+        container.start()
+    if phase != "ended":
+        container.kill()
+    container.wait(PATIENCE)
+    container.delete()
+
+
+@requirement("RUNTIME-EXIT-001")
+@pytest.mark.parametrize("status", [0, 1, 42, 126, 255])
+def test_the_exit_status_is_told(pod: Pod, status: int) -> None:
+    container = pod.run(["sh", "-c", f"exit {status}"])
+    waited = container.wait(PATIENCE)
+    assert waited.status == status
+    assert container.delete() == waited
+
+
+@requirement("RUNTIME-EXIT-001")
+def test_the_exit_status_of_a_process_beside_the_first_is_told(pod: Pod) -> None:
+    container = pod.run(FOREVER)
+    for status in (0, 3, 255):
+        process = container.exec(["sh", "-c", f"exit {status}"])
+        waited = process.wait(PATIENCE)
+        assert waited.status == status
+        assert process.delete() == waited
+
+
+@requirement("RUNTIME-EXIT-002")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1], ids=lambda number: number.name)
+def test_a_signal_is_told_by_the_exit_status(pod: Pod, number: signal.Signals) -> None:
+    container = pod.run(FOREVER)
+    # Not the first one, which the kernel protects from signals that it does not handle (pid_namespaces(7)).
+    process = container.exec(FOREVER)
+    process.kill(number)
+    assert process.wait(PATIENCE).status == 128 + number
+
+
+@requirement("RUNTIME-EXIT-003")
+def test_everybody_who_waits_gets_the_exit_status(pod: Pod) -> None:
+    container = pod.run(["sh", "-c", "read line; exit 7"], stdin=True)
+    waiting = [container.waiting(PATIENCE) for _ in range(4)]
+    container.stdin.write(b"\n", PATIENCE)
+    assert [pending.result(PATIENCE).status for pending in waiting] == [7] * 4
+    assert [container.wait(PATIENCE).status for _ in range(2)] == [7] * 2
+
+
+@requirement("RUNTIME-KILL-001")
+def test_a_signal_can_be_handled(pod: Pod) -> None:
+    container = pod.run(["sh", "-c", "trap 'echo handled; exit 5' TERM; echo ready; while :; do sleep 1; done"])
+    container.stdout.read_until(b"ready\n", PATIENCE)
+    container.kill(signal.SIGTERM)
+    assert container.wait(PATIENCE).status == 5
+    assert container.stdout.read_all(PATIENCE) == b"ready\nhandled\n"
+
+
+@requirement("RUNTIME-PAUSE-001")
+@pytest.mark.capability("runtime-pause")
+def test_a_paused_container_does_nothing(pod: Pod) -> None:
+    container = pod.run(["cat"], stdin=True)
+    container.pause()
+    assert container.state() is Status.PAUSED
+    container.stdin.write(b"hello\n", PATIENCE)
+    with pytest.raises(Exception, match=r"waited 0\.3 s"):
+        container.stdout.read_until(b"hello", 0.3)
+    container.resume()
+    assert container.state() is Status.RUNNING
+    assert container.stdout.read_until(b"hello\n", PATIENCE) == b"hello\n"
+
+
+@requirement("RUNTIME-STATS-001")
+@pytest.mark.capability("runtime-stats")
+def test_what_a_container_uses_is_told(pod: Pod) -> None:
+    container = pod.run(FOREVER)
+    kind, message = container.stats()
+    assert "Metrics" in kind
+    assert message
+
+
+@requirement("RUNTIME-PIDS-001")
+@pytest.mark.capability("runtime-pids")
+def test_the_processes_of_a_container_are_told(pod: Pod) -> None:
+    container = pod.run(FOREVER)
+    process = container.exec(FOREVER)
+    assert set(container.pids()) == {container.pid, process.pid}
+    for pid in container.pids():
+        assert open(f"/proc/{pid}/cmdline", "rb").read() == b"sleep\x001000\x00"  # noqa: SIM115
+
+
+@requirement("RUNTIME-GROUP-001")
+@pytest.mark.capability("runtime-group")
+def test_one_shim_serves_the_containers_of_a_pod(pod: Pod) -> None:
+    first = pod.run(FOREVER)
+    shim = pod.shim.pid
+    second = pod.run(["sh", "-c", "echo second; exit 9"])
+    assert pod.shim.pid == shim
+    assert second.wait(PATIENCE).status == 9
+    assert second.stdout.read_all(PATIENCE) == b"second\n"
+    second.delete()
+    assert first.state() is Status.RUNNING
+    assert first.output_of(["echo", "first"]) == b"first\n"

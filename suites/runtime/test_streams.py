@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Input, output and terminals."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from kvtest import Pod, requirement
+from kvtest.peers import pattern
+
+PATIENCE = 10.0
+FOREVER = ["sleep", "1000"]
+
+pytestmark = pytest.mark.capability("runtime")
+
+
+@requirement("RUNTIME-STDIO-001")
+def test_output_and_errors_are_kept_apart(pod: Pod) -> None:
+    container = pod.run(["sh", "-c", "echo one; echo two >&2; echo three"])
+    assert container.stdout.read_all(PATIENCE) == b"one\nthree\n"
+    assert container.stderr.read_all(PATIENCE) == b"two\n"
+
+
+@requirement("RUNTIME-STDIO-001")
+@pytest.mark.parametrize("size", [0, 1, 65536, 8 << 20])
+def test_output_arrives_whole(pod: Pod, size: int) -> None:
+    """As many bytes as were written, and the same ones: both sides compute their digest."""
+    script = f"head -c {size} /dev/urandom > /tmp/data; cat /tmp/data; sha256sum < /tmp/data >&2"
+    container = pod.run(["sh", "-c", script])
+    output = container.stdout.read_all(PATIENCE)
+    assert len(output) == size
+    assert container.stderr.read_all(PATIENCE).split()[0].decode() == hashlib.sha256(output).hexdigest()
+    assert container.wait(PATIENCE).status == 0
+
+
+@requirement("RUNTIME-STDIO-001")
+def test_output_of_a_process_beside_the_first_arrives_whole(pod: Pod) -> None:
+    container = pod.run(FOREVER)
+    assert container.output_of(["sh", "-c", "yes kvtest | head -c 1000000"]) == (b"kvtest\n" * 142858)[:1000000]
+
+
+@requirement("RUNTIME-STDIO-002")
+@pytest.mark.parametrize("where", ["first", "beside"])
+def test_input_arrives_and_is_ended(pod: Pod, where: str) -> None:
+    data = pattern(1, 50_000)
+    container = pod.run(["cat"] if where == "first" else FOREVER, stdin=where == "first")
+    process = container if where == "first" else container.exec(["cat"], stdin=True)
+    process.stdin.write(data, PATIENCE)
+    process.close_io()
+    process.stdin.close()
+    assert process.stdout.read_all(PATIENCE) == data
+    assert process.wait(PATIENCE).status == 0
+
+
+@requirement("RUNTIME-STDIO-003")
+@pytest.mark.parametrize("where", ["first", "beside"])
+def test_a_process_can_have_a_terminal(pod: Pod, where: str) -> None:
+    script = ["sh", "-c", "test -t 0 && test -t 1 && echo terminal"]
+    container = pod.run(script if where == "first" else FOREVER, terminal=where == "first")
+    process = container if where == "first" else container.exec(script, terminal=True)
+    assert process.stdout.read_all(PATIENCE) == b"terminal\r\n"
+    assert process.wait(PATIENCE).status == 0
