@@ -14,7 +14,7 @@ from enum import IntEnum
 
 import pytest
 
-from kvtest.errors import GuestError, HostError, ImageError, KvtestError, UsageError, VMError
+from kvtest.errors import GuestError, HostError, ImageError, KvtestError, RuntimeFailedError, UsageError, VMError
 from kvtest.report import Outcome, Results, TestResult, failures
 
 STATUSES = (
@@ -35,8 +35,8 @@ class Status(IntEnum):
 
 def status_of(error: KvtestError) -> Status:
     """Return the exit status for an error that ends a command."""
-    expected = isinstance(error, UsageError | HostError | ImageError | VMError | GuestError)
-    return Status.USAGE if expected else Status.INTERNAL
+    expected = (UsageError, HostError, ImageError, VMError, GuestError, RuntimeFailedError)
+    return Status.USAGE if isinstance(error, expected) else Status.INTERNAL
 
 
 def status_of_results(results: Results) -> Status:
@@ -84,7 +84,9 @@ def _family(base: type[KvtestError]) -> list[type[KvtestError]]:
 
 
 # Errors that are the user's or the machine's and not ours, by name, because results come from other processes.
-_UNFIT = {kind.__name__ for base in (UsageError, HostError, ImageError, VMError) for kind in _family(base)}
+_UNFIT = {
+    kind.__name__ for base in (UsageError, HostError, ImageError, VMError, RuntimeFailedError) for kind in _family(base)
+}
 
 
 def _is_unfit(test: TestResult) -> bool:
