@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from kvtest.census import Ledger
+from kvtest.census import Kind, Ledger
 from kvtest.census.removal import remove_by_force
 from kvtest.deadline import Deadline
 from kvtest.errors import KvtestError, LeakError
@@ -22,6 +22,7 @@ from kvtest.runtime.installation import Installation
 from kvtest.runtime.pod import PATIENCE, Pod
 from kvtest.runtime.sink import Sink
 
+_END_SECONDS = 10.0  # that a pod may take to end in order
 _FILES = "the root file system of containers"
 
 
@@ -98,12 +99,13 @@ class Pods:
         problems = []
         for pod, _ in self._pods:
             try:
-                pod.end(PATIENCE)
+                pod.end(_END_SECONDS)
             except KvtestError as error:
                 problems.append(f"{pod.id} did not end in order: {error.message}")
         ledger = self.runtime.ledger
         try:
-            ledger.assert_clean(within=self.runtime.installation.profile.cleanup_bound)
+            bound = Deadline(self.runtime.installation.profile.cleanup_bound)
+            ledger.close(bound, without=(Kind.DESCRIPTOR,))
         except LeakError as error:
             remove_by_force(ledger.left())
             for problem in problems:

@@ -7,7 +7,8 @@ import signal
 
 import pytest
 
-from kvtest import Pod, Status, requirement
+from kvtest import Pod, Pods, Status, requirement
+from kvtest.census import Ledger
 from kvtest.errors import RPCError
 from kvtest.rpc.status import Code
 
@@ -18,7 +19,8 @@ pytestmark = pytest.mark.capability("runtime")
 
 
 @requirement("RUNTIME-START-001")
-def test_a_shim_tells_its_address_and_answers_there(pod: Pod) -> None:
+def test_a_shim_tells_its_address_and_answers_there(pods: Pods) -> None:
+    pod = pods.start()
     pod.run(FOREVER)
     command = open(f"/proc/{pod.shim.pid}/cmdline", "rb").read()  # noqa: SIM115
     assert pod.id.encode() in command
@@ -75,8 +77,7 @@ def test_what_does_not_exist_is_not_found(pod: Pod, call: str) -> None:
 
 @requirement("RUNTIME-LIFE-005")
 @pytest.mark.parametrize("phase", ["created", "ended", "killed"])
-def test_nothing_stays_after_a_container_was_deleted(pod: Pod, phase: str) -> None:
-    """What is left is found when the pod ends, after every test."""
+def test_nothing_stays_after_a_container_was_deleted(pod: Pod, census: Ledger, phase: str) -> None:
     container = pod.create(["true"] if phase == "ended" else FOREVER)
     if phase != "created":
         container.start()
@@ -84,6 +85,8 @@ def test_nothing_stays_after_a_container_was_deleted(pod: Pod, phase: str) -> No
         container.kill()
     container.wait(PATIENCE)
     container.delete()
+    pod.shim.wait(PATIENCE)
+    census.assert_clean(within=pod.profile.cleanup_bound)
 
 
 @requirement("RUNTIME-EXIT-001")
