@@ -12,6 +12,9 @@ missing_packages() {
   command -v qemu-system-x86_64 >/dev/null || echo qemu-system-x86
   command -v mmdebstrap >/dev/null || echo mmdebstrap
   PATH=$PATH:/usr/sbin:/sbin command -v modprobe >/dev/null || echo kmod # where users without root do not look
+  command -v busybox >/dev/null || echo busybox-static # what containers are made of
+  command -v containerd-shim-runc-v2 >/dev/null || echo containerd
+  PATH=$PATH:/usr/sbin:/sbin command -v runc >/dev/null || echo runc
   command -v xz >/dev/null || echo xz-utils
   python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || echo python3-venv
 }

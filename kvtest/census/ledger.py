@@ -91,15 +91,18 @@ class Ledger:
             _await_change(left, deadline)
 
     def assert_clean(self, *, within: float) -> None:
-        """Wait until nothing is left of what somebody else has made; our own descriptors may still be open.
+        """Wait until nothing is left of what a test has others make; our own descriptors may still be open.
 
         Args:
             within: Seconds that it may take.
 
         Raises:
-            LeakError: Something still is; it has the list.
+            AssertionError: Something still is: what was tested has broken a promise, not the test.
         """
-        self.close(Deadline(within), without=(Kind.DESCRIPTOR,))
+        try:
+            self.close(Deadline(within), without=(Kind.DESCRIPTOR,))
+        except LeakError as error:
+            raise AssertionError(error.message) from None
 
     def _ignored(self, thing: Thing) -> bool:
         return any(fnmatch.fnmatchcase(f"{thing.kind}:{thing.text}", pattern) for pattern in self._ignore)

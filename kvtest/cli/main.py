@@ -8,7 +8,7 @@ import traceback
 
 import typer
 
-from kvtest.cli import doctor, gc, image, report, shell, suites
+from kvtest.cli import doctor, gc, image, report, runtime, shell, suites
 from kvtest.cli.console import errors
 from kvtest.cli.status import STATUSES, Status, status_of
 from kvtest.errors import KvtestError
@@ -26,6 +26,7 @@ app.command("doctor")(doctor.doctor)
 app.command("shell")(shell.shell)
 app.command("gc")(gc.gc)
 app.add_typer(image.app, name="image")
+app.add_typer(runtime.app, name="runtime")
 
 
 def run() -> None:

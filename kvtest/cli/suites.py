@@ -64,16 +64,20 @@ def run(
         *("-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"),
         *targets,
     ]
-    tests = _look_at(selection)
+    seen = _look_at(selection)
     how = [
-        *("-n", workers if workers is not None and workers != "auto" else str(workers_for(tests, settings.memory))),
+        *(
+            "-n",
+            workers if workers is not None and workers != "auto" else str(workers_for(seen.tests, settings.memory)),
+        ),
         *(["-x"] if exit_first else []),
         *(["-v"] if verbose else []),
     ]
     watcher = _Watcher()
     with results_of_one_run(settings.results), _stopped_by_sigterm():
         # Before pytest starts, so that whatever is wrong with this machine is one message and not one per test.
-        GuestFactory(settings, settings.results / "guests", progress=progress).prepare()
+        if seen.guests:
+            GuestFactory(settings, settings.results / "guests", progress=progress).prepare()
         status = pytest.main([*how, *selection], plugins=[watcher])
     raise typer.Exit(status_of_run(int(status), watcher.results))
 
@@ -91,19 +95,21 @@ def workers_for(tests: int, memory: int) -> int:
 
 
 class _Counter:
-    """Counts the tests of a session."""
+    """Counts the tests of a session, and those that want a guest."""
 
     tests = 0
+    guests = 0
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self.tests = len(session.items)
+        self.guests = sum("guest" in getattr(item, "fixturenames", ()) for item in session.items)
 
 
-def _look_at(selection: list[str]) -> int:
+def _look_at(selection: list[str]) -> _Counter:
     """Collect the tests in this process: what is wrong with them is told better here than by workers.
 
     Returns:
-        How many there are.
+        What there is.
 
     Raises:
         UsageError: pytest refuses the selection, or a marker of a test; or there is no test.
@@ -116,7 +122,7 @@ def _look_at(selection: list[str]) -> int:
         raise UsageError(message.strip())
     if status == pytest.ExitCode.NO_TESTS_COLLECTED:
         raise UsageError("there are no tests in what was selected", hint="see what -k and --transport leave over")
-    return counter.tests
+    return counter
 
 
 @contextlib.contextmanager

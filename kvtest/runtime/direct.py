@@ -62,6 +62,7 @@ class DirectBackend:
         self._entries: dict[str, _Entry] = {}
         self._process: ShimProcess | None = None
         self._address = Path()
+        self._lock = threading.Lock()
         self._cleaners: list[threading.Thread] = []
         self.cleaned: dict[str, ExitStatus | KvtestError] = {}
         self.stale_sockets: list[Path] = []
@@ -139,10 +140,12 @@ class DirectBackend:
         """Shut the shim down that never had a container, and wait until nothing is under way."""
         for name in [name for name, entry in self._entries.items() if not entry.started.client.lost]:
             self.removed(name, deadline)
-        for cleaner in list(self._cleaners):
-            cleaner.join(deadline.remaining)
         if self._process is not None:
             self._process.wait(deadline)
+        with self._lock:
+            cleaners = list(self._cleaners)
+        for cleaner in cleaners:
+            cleaner.join(deadline.remaining)
 
     def close(self) -> None:
         """Close connections and the events service."""
@@ -180,13 +183,15 @@ class DirectBackend:
     # --- When the shim is lost
 
     def _lost(self, name: str) -> None:
-        entry = self._entries.get(name)
-        if entry is None or entry.leaving:
-            return
-        entry.leaving = True
+        with self._lock:
+            entry = self._entries.get(name)
+            if entry is None or entry.leaving:
+                return
+            entry.leaving = True
         cleaner = threading.Thread(target=self._clean, args=(name, entry), name=f"kvtest-clean {name}", daemon=True)
-        self._cleaners.append(cleaner)
-        cleaner.start()
+        with self._lock:  # whoever sees it in the list can join it
+            cleaner.start()
+            self._cleaners.append(cleaner)
 
     def _clean(self, name: str, entry: _Entry) -> None:
         """Do what containerd does after it has lost a shim."""

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from kvtest import Container, Pod, Pods, Status, requirement
+from kvtest import Container, Deadline, Pod, Pods, Status, requirement
 from kvtest.census import Ledger
 from kvtest.errors import RPCError
 
@@ -96,6 +96,7 @@ def test_the_socket_of_a_dead_shim_does_not_stay(pod: Pod) -> None:
     container = pod.run(FOREVER)
     pod.shim.kill()
     pod.events.expect("TaskDelete", container.id, within=pod.profile.cleanup_bound)
+    pod.shim.wait(PATIENCE)
     assert pod.backend.stale_sockets == []
 
 
@@ -145,12 +146,11 @@ def test_other_pods_are_left_as_they_are(pods: Pods) -> None:
 def test_calls_under_way_fail_with_the_shim(pod: Pod) -> None:
     container = pod.run(FOREVER)
     waiting = [container.waiting(PATIENCE) for _ in range(4)]
-    began = time.monotonic()
     pod.shim.kill()
+    deadline = Deadline(BOUND)
     for pending in waiting:
         with pytest.raises(RPCError):
-            pending.result(PATIENCE)
-    assert time.monotonic() - began < BOUND
+            pending.result(deadline)
 
 
 @requirement("RUNTIME-LOST-001")
@@ -175,6 +175,6 @@ def test_a_stopped_shim_goes_on(pod: Pod) -> None:
         waiting.result(0.2)
     answered = container.waiting(PATIENCE)
     pod.shim.kill(signal.SIGCONT)
-    assert container.state(PATIENCE) is Status.RUNNING
+    assert container.state(pod.profile.detection_bound) is Status.RUNNING
     container.kill()
-    assert answered.result(PATIENCE).status == 137
+    assert answered.result(pod.profile.detection_bound).status == 137

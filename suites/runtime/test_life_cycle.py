@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 import pytest
 
-from kvtest import Pod, Status, requirement
+from kvtest import Pod, Pods, Status, requirement
+from kvtest.census import Ledger
 from kvtest.errors import RPCError
 from kvtest.rpc.status import Code
 
@@ -18,7 +20,8 @@ pytestmark = pytest.mark.capability("runtime")
 
 
 @requirement("RUNTIME-START-001")
-def test_a_shim_tells_its_address_and_answers_there(pod: Pod) -> None:
+def test_a_shim_tells_its_address_and_answers_there(pods: Pods) -> None:
+    pod = pods.start()
     pod.run(FOREVER)
     command = open(f"/proc/{pod.shim.pid}/cmdline", "rb").read()  # noqa: SIM115
     assert pod.id.encode() in command
@@ -75,8 +78,7 @@ def test_what_does_not_exist_is_not_found(pod: Pod, call: str) -> None:
 
 @requirement("RUNTIME-LIFE-005")
 @pytest.mark.parametrize("phase", ["created", "ended", "killed"])
-def test_nothing_stays_after_a_container_was_deleted(pod: Pod, phase: str) -> None:
-    """What is left is found when the pod ends, after every test."""
+def test_nothing_stays_after_a_container_was_deleted(pod: Pod, census: Ledger, phase: str) -> None:
     container = pod.create(["true"] if phase == "ended" else FOREVER)
     if phase != "created":
         container.start()
@@ -84,6 +86,8 @@ def test_nothing_stays_after_a_container_was_deleted(pod: Pod, phase: str) -> No
         container.kill()
     container.wait(PATIENCE)
     container.delete()
+    pod.shim.wait(PATIENCE)
+    census.assert_clean(within=pod.profile.cleanup_bound)
 
 
 @requirement("RUNTIME-EXIT-001")
@@ -162,8 +166,9 @@ def test_the_processes_of_a_container_are_told(pod: Pod) -> None:
     container = pod.run(FOREVER)
     process = container.exec(FOREVER)
     assert set(container.pids()) == {container.pid, process.pid}
-    for pid in container.pids():
-        assert open(f"/proc/{pid}/cmdline", "rb").read() == b"sleep\x001000\x00"  # noqa: SIM115
+    namespaces = {os.readlink(f"/proc/{pid}/ns/pid") for pid in container.pids()}
+    assert len(namespaces) == 1
+    assert os.readlink("/proc/self/ns/pid") not in namespaces
 
 
 @requirement("RUNTIME-GROUP-001")
