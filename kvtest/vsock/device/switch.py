@@ -328,17 +328,18 @@ class Switch:
     def _forget(self, stream: Stream) -> None:
         if stream.interest is not None:
             self._watch(stream.descriptor, -1)
-        stream.close()
         self._starved.discard(stream)
         del self.streams[stream.connection.key]
+        stream.close()
 
     def close_all(self) -> None:
         """End every stream: the guest is gone, or nothing that we know of it can be trusted any more."""
-        for stream in self.streams.values():
+        streams = list(self.streams.values())
+        self.streams.clear()  # first: whoever sees an end may count what is left
+        self._starved.clear()
+        for stream in streams:
             self._watch(stream.descriptor, -1)
             stream.close()
-        self.streams.clear()
-        self._starved.clear()
         for descriptor, (client, _) in list(self._greeting.items()):
             self._watch(descriptor, -1)
             client.close()
