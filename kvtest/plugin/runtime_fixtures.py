@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from kvtest.plugin.timeouts import suspended
+
 if TYPE_CHECKING:
     from kvtest.census import Ledger
     from kvtest.runtime import Driver, Pod, Pods, RuntimeUnderTest
@@ -21,7 +23,14 @@ def _runtime_of_the_session(request: pytest.FixtureRequest) -> Iterator[RuntimeU
 
     session = session_of(request.config)
     settings = session.settings
-    runtime = RuntimeUnderTest(find(settings), session.ledger, settings.run_directory)
+    installation = find(settings)
+    if installation.profile.own:
+        from kvtest.runtime.reference import preparation
+
+        with suspended():
+            preparation.make_template(session.factory)
+        installation = preparation.with_settings(installation, settings)
+    runtime = RuntimeUnderTest(installation, session.ledger, settings.run_directory)
     yield runtime
     runtime.close()
 

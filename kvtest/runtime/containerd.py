@@ -9,8 +9,9 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from kvtest.deadline import Deadline
@@ -64,13 +65,14 @@ class Containerd:
     Args:
         directory: Where it keeps everything; its path has to be short.
         program: The program.
+        environment: What is added to its environment, and so to that of its shims.
 
     Raises:
         ContainerdError: It did not start; the end of its log is in the message.
         MissingToolError: It is not a program.
     """
 
-    def __init__(self, directory: Path, program: Path) -> None:
+    def __init__(self, directory: Path, program: Path, environment: Mapping[str, str] = MappingProxyType({})) -> None:
         import grpc
 
         self.directory = directory
@@ -83,7 +85,11 @@ class Containerd:
         self._process = OwnedProcess(
             [program, "--config", configuration],
             output=self.log,
-            environment={**os.environ, "NOTIFY_SOCKET": str(directory / "notify")},  # as sd_notify(3) has it
+            environment={  # NOTIFY_SOCKET: see sd_notify(3)
+                **os.environ,
+                **environment,
+                "NOTIFY_SOCKET": str(directory / "notify"),
+            },
         )
         self._subscribers: dict[str, Callable[[Event], None]] = {}
         self._channel: grpc.Channel | None = None

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,7 +28,12 @@ _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 def find_program(name: str) -> str | None:
     """Return where a program is: on ``PATH``, or where administrators have them."""
-    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:{_SYSTEM_PATH}")
+    return shutil.which(name, path=_search_path())
+
+
+def _search_path() -> str:
+    # What comes with kvtest is beside its Python, which need not be on PATH.
+    return f"{os.environ.get('PATH', '')}:{Path(sys.executable).parent}:{_SYSTEM_PATH}"
 
 
 @frozen
@@ -49,7 +55,7 @@ class Installation:
         """What is added to the shim's environment."""
         found = dict(self.profile.environment)
         # Shims look up runtimes on PATH, which for users without root may lack what administrators have.
-        found["PATH"] = f"{os.environ.get('PATH', '')}:{_SYSTEM_PATH}"
+        found["PATH"] = _search_path()
         configured = self.profile.configuration
         if configured is not None and configured.variable and self.configuration is not None:
             found[configured.variable] = str(self.configuration)

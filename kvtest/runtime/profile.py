@@ -123,6 +123,8 @@ class Profile:
         status_of_lost_vm: Exit status that containers are reported with when the virtual machine is gone.
         status_of_delete: Exit status that ``delete`` reports.
         detection_bound: Seconds until the shim has noticed that a virtual machine or container is gone.
+        call_bound: Seconds that a short call may take, an exec of ``echo`` among them, while others wait.
+        own: Whether it is kvtest's own, which takes kvtest's settings as variables and whose pods are clones.
         cleanup_bound: Seconds until everything is cleaned up after a shim or a virtual machine has died.
         features: What it can do.
         cgroups: The versions of cgroups that it runs with.
@@ -145,6 +147,8 @@ class Profile:
     status_of_delete: int = 137
     detection_bound: float = 5.0
     cleanup_bound: float = 5.0
+    call_bound: float = 2.0
+    own: bool = False
     features: tuple[Feature, ...] = ()
     cgroups: tuple[Cgroups, ...] = tuple(Cgroups)
     minimum_version: str | None = None
@@ -182,7 +186,7 @@ def load(runtime: str) -> Profile:
 
 
 def _check(profile: Profile, path: Path) -> None:
-    for bound in ("detection_bound", "cleanup_bound"):
+    for bound in ("call_bound", "detection_bound", "cleanup_bound"):
         if getattr(profile, bound) <= 0:
             raise ProfileError(f"{path}: {bound!r} must be more than 0 seconds")
     if profile.options.type is not OptionsType.RUNC and (profile.options.binary or profile.options.root):

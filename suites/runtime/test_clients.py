@@ -12,7 +12,6 @@ from kvtest import Container, Pod, Pods, Status, requirement
 from kvtest.runtime.shim import connect_again
 
 PATIENCE = 20.0
-BOUND = 2.0  # seconds, of a short call while others wait
 FOREVER = ["sleep", "1000"]
 
 pytestmark = pytest.mark.capability("runtime")
@@ -68,9 +67,10 @@ def test_a_program_that_does_not_exist_fails_to_start(pod: Pod) -> None:
     assert container.output_of(["echo", "here"]) == b"here\n"
 
 
-def _stays_responsive(container: Container) -> None:
-    assert container.state(BOUND) is Status.RUNNING
-    assert container.output_of(["echo", "here"], BOUND) == b"here\n"
+def _stays_responsive(pod: Pod, container: Container) -> None:
+    bound = pod.profile.call_bound
+    assert container.state(bound) is Status.RUNNING
+    assert container.output_of(["echo", "here"], bound) == b"here\n"
 
 
 @requirement("RUNTIME-CLIENTS-001")
@@ -78,7 +78,7 @@ def _stays_responsive(container: Container) -> None:
 def test_who_waits_stops_nobody(pod: Pod, waiters: int) -> None:
     container = pod.run(FOREVER)
     waiting = [container.waiting(PATIENCE) for _ in range(waiters)]
-    _stays_responsive(container)
+    _stays_responsive(pod, container)
     container.kill()
     assert [pending.result(PATIENCE).status for pending in waiting] == [137] * waiters
 
@@ -90,8 +90,8 @@ def test_a_shim_has_many_clients(pod: Pod) -> None:
     clients = [connect_again(pod.address) for _ in range(8)]
     waiting = [client.waiting(container.id, "", PATIENCE) for client in clients]
     for client in clients:
-        assert client.state(container.id, "", BOUND) is Status.RUNNING
-    _stays_responsive(container)
+        assert client.state(container.id, "", pod.profile.call_bound) is Status.RUNNING
+    _stays_responsive(pod, container)
     container.kill()
     assert [pending.result(PATIENCE).status for pending in waiting] == [137] * 8
     for client in clients:
@@ -116,8 +116,8 @@ def test_a_client_that_misbehaves_changes_nothing(pod: Pod, sent: bytes) -> None
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.connect(str(pod.address))
         client.sendall(sent)
-        _stays_responsive(container)
-    _stays_responsive(container)
+        _stays_responsive(pod, container)
+    _stays_responsive(pod, container)
     container.kill()
     assert waiting.result(PATIENCE).status == 137
 
@@ -131,7 +131,7 @@ def test_a_client_that_vanishes_while_it_waits_changes_nothing(pod: Pod) -> None
         client = connect_again(pod.address)
         client.waiting(container.id, "", PATIENCE)
         client.service.client.close()
-    _stays_responsive(container)
+    _stays_responsive(pod, container)
     container.kill()
     assert waiting.result(PATIENCE).status == 137
 

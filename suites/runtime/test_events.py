@@ -9,7 +9,6 @@ from kvtest import Pod, Pods, Status, requirement
 from kvtest.runtime import Sink
 
 PATIENCE = 10.0
-BOUND = 2.0  # seconds, of a call while nobody takes events
 FOREVER = ["sleep", "1000"]
 
 pytestmark = pytest.mark.capability("runtime")
@@ -71,10 +70,11 @@ def test_pause_and_resumption_are_published_once(pod: Pod) -> None:
 @pytest.mark.parametrize("driver", ["direct"], indirect=True)
 def test_a_container_is_served_though_nobody_takes_events(pods: Pods, sink: Sink) -> None:
     pod = pods.start(sink=sink)
-    container = pod.create(FOREVER, within=BOUND)
-    container.start(BOUND)
-    assert container.output_of(["echo", "here"], BOUND) == b"here\n"
-    assert container.state(BOUND) is Status.RUNNING
-    container.kill(within=BOUND)
-    assert container.wait(BOUND).status == 137
-    container.delete(BOUND)
+    bound = pod.profile.call_bound
+    container = pod.create(FOREVER, within=bound)
+    container.start(bound)
+    assert container.output_of(["echo", "here"], bound) == b"here\n"
+    assert container.state(bound) is Status.RUNNING
+    container.kill(within=bound)
+    assert container.wait(bound).status == 137
+    container.delete(bound)
