@@ -14,7 +14,7 @@ import socket
 import struct
 import sys
 
-from kvtest.guest import libc, service
+from kvtest.guest import agent_start, libc
 from kvtest.guest.daemon import Daemon
 from kvtest.guest.messages import CONTROL_PORT
 from kvtest.guest.ports import Ports
@@ -43,7 +43,7 @@ def main() -> None:
         _raise_loopback()
         ports = Ports()
         channel = os.open(ports.wait(CONTROL_PORT), os.O_RDWR | os.O_CLOEXEC)
-        agent = service.Agent() if service.described() else None
+        agent = agent_start.Agent() if agent_start.described() else None
         if agent is not None:
             agent.await_listening()  # a guest that answers on the control channel has its agent
         daemon = os.fork()
@@ -101,15 +101,15 @@ def _run_daemon(channel: int, ports: Ports) -> None:
     os._exit(1)
 
 
-def _supervise(daemon: int, agent: service.Agent | None) -> None:
+def _supervise(daemon: int, agent: agent_start.Agent | None) -> None:
     """Reap for ever; the end of the daemon is the end of the guest, that of the agent is told."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
         pid, status = os.wait()
         if pid == daemon:
-            _die(f"the control daemon {service.ending(status)}")
+            _die(f"the control daemon {agent_start.ending(status)}")
         if agent is not None and pid == agent.pid:
-            print(f"kvtest: {agent.name} {service.ending(status)}", flush=True)
+            print(f"kvtest: {agent.name} {agent_start.ending(status)}", flush=True)
 
 
 def _die(reason: str) -> None:

@@ -92,6 +92,12 @@ class Writer:
             self._on_drained.append(drained)
         self._flush()
 
+    def discard(self) -> None:
+        """Forget what could not be written yet: nobody waits for it any more."""
+        self._buffer.clear()
+        self._on_drained.clear()
+        self._reactor.watch(self._descriptor, selectors.EVENT_WRITE, None)
+
     def _flush(self) -> None:
         try:
             while self._buffer:

@@ -19,6 +19,7 @@ from kvtest.vsock import HybridVsock
 
 _HEALTH_SECONDS = 10.0
 _END_SECONDS = 5.0
+_NOBODYS_PORT = 0x6B76_FFFF
 
 
 class Guest:
@@ -97,6 +98,12 @@ class Guest:
         except KvtestError as error:
             return error.message
         return None
+
+    def settle(self) -> None:
+        """Wait until its vsock device has all that it gets from QEMU: one that carries a refusal has."""
+        if self.vm.vsock_device is not None:
+            with contextlib.suppress(ConnectionRefusedError, KvtestError):  # a broken one is for the test to find
+                self.vsock.connect(_NOBODYS_PORT, _HEALTH_SECONDS).close()
 
     def tidy(self) -> None:
         """End what was started in it; one that is dead has nothing left."""

@@ -43,6 +43,7 @@ class SharedGuests:
         if guest is None:
             with self._ledger.lasting((self, configuration, cold)):
                 guest = self._guests[configuration, cold] = self._factory.start(configuration, cold=cold)
+                guest.settle()  # what its device still gets from QEMU is not the first test's
         try:
             yield guest
         finally:

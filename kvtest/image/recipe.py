@@ -98,8 +98,9 @@ def _on_its_base(table: dict[str, Any], path: Path) -> dict[str, Any]:
     base = table.pop("base", None)
     if base is None:
         return table
-    below = recipes_directory() / f"{base}.toml"
-    if below == path or not below.is_file():
+    shipped = {entry.stem: entry for entry in recipes_directory().glob("*.toml") if entry.stem != "kernels"}
+    below = shipped.get(base) if isinstance(base, str) else None
+    if below is None or below == path:
         raise RecipeError(f"{path}: 'base' is {base!r}, which is no other recipe", hint='such as base = "guest"')
     return _merged(_read(below), table)
 

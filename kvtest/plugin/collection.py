@@ -96,11 +96,14 @@ def _check(item: pytest.Item, catalogue: Catalogue) -> None:
             raise UsageError("@pytest.mark.requirement needs IDs", hint='such as requirement("VSOCK-DATA-001")')
     for identifier in requirements_of(item):
         catalogue[identifier]
-    kernel = guest_request(item).kernel
-    if kernel is not None:
-        from kvtest.image.recipe import find_kernel
+    wanted = guest_request(item)
+    if wanted.kernel is not None or wanted.image is not None:
+        from kvtest.image.recipe import find_kernel, load_recipe
 
-        find_kernel(kernel)
+        if wanted.kernel is not None:
+            find_kernel(wanted.kernel)
+        if wanted.image is not None:
+            load_recipe(wanted.image)
     capabilities.names_of(item)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Event
 
 from kvtest.deadline import Deadline
-from kvtest.errors import HostError, TransportError
+from kvtest.errors import DeadlineExceededError, HostError, TransportError
 from kvtest.runtime.agent_address import AgentAddress, HybridAddress, SerialAddress, UnixAddress, VsockAddress
 from kvtest.vsock import HybridVsock
 
@@ -41,12 +41,14 @@ def dial(address: AgentAddress, deadline: Deadline | float, cancelled: Event | N
     cancelled = cancelled or Event()
     if isinstance(address, VsockAddress):
         require_reserved(address.cid)
-    pause = _FIRST_PAUSE
+    pause, seen = _FIRST_PAUSE, None
     while True:
         try:
             return _connect(address, deadline)
         except (ConnectionError, FileNotFoundError, TimeoutError, BlockingIOError) as error:
             seen = error.strerror or str(error)
+        except DeadlineExceededError as error:  # of this attempt, which may have had no time at all
+            seen = seen or error.message
         except OSError as error:
             if error.errno not in (errno.ENODEV, errno.EHOSTUNREACH, errno.ENETUNREACH):
                 raise TransportError(f"could not connect to the agent at {address}: {error.strerror}") from error

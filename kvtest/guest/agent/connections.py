@@ -10,6 +10,7 @@ import selectors
 import socket
 from collections.abc import Callable
 
+from kvtest.deadline import Deadline
 from kvtest.errors import FrameError
 from kvtest.guest.reactor import Reactor, Writer
 from kvtest.rpc.server import Connection, Services
@@ -18,6 +19,7 @@ _CHUNK = 1 << 18
 # A client that does not read its answers is not asked for more calls.
 _MOST_UNREAD = 1 << 20
 _FIRST_CALL = b"\0\0\0\1\1\0"  # of a frame's header: stream 1, a request, no flags
+_ABSENCE = 1.0
 _PORTS = "/sys/class/virtio-ports"
 Say = Callable[[str], None]
 
@@ -56,9 +58,9 @@ class Clients:
 
     def expire(self) -> float | None:
         """Fail the calls whose deadline has passed; return the seconds until the next."""
-        connections = [client.connection for client in self._clients]
+        connections: list[Connection | SerialChannel] = [client.connection for client in self._clients]
         if self._serial is not None:
-            connections.append(self._serial.connection)
+            connections.append(self._serial)
         return min((left for left in (each.expire() for each in connections) if left is not None), default=None)
 
     def _accept(self, listener: socket.socket) -> None:
@@ -141,9 +143,10 @@ class Client:
 class SerialChannel:
     """Clients on a virtio-serial port, one after the other.
 
-    Whoever comes next on the host's side of a port is not announced: the kernel tells that nobody is connected, but
-    not when the next one was quick. A read gives the bytes of one client only, though, and a client calls its first
-    stream 1 and never does so again: a read that begins with such a frame is of another client.
+    Whoever comes next on the host's side of a port is not announced: the kernel tells that nobody is connected, but not
+    when the next one was quick, and its bytes may be there before that. A read gives the bytes of one client only,
+    though, and a client calls its first stream 1 and never does so again: a read that begins with such a frame is of
+    another client. What nobody follows is given up when nobody has been connected for a second.
 
     Args:
         reactor: Watches the port.
@@ -161,12 +164,15 @@ class SerialChannel:
         # Edge-triggered: as long as nobody is connected, the port is ready all the time.
         self._epoll = select.epoll()
         self._epoll.register(self._descriptor, select.EPOLLIN | select.EPOLLHUP | select.EPOLLET)
+        self._absent: Deadline | None = None
+        self._state = select.poll()
+        self._state.register(self._descriptor, 0)
         self._writer = Writer(reactor, self._descriptor, lambda _error: self._reset())
         self.connection = Connection(services, self._writer.write)
         reactor.watch(self._epoll.fileno(), selectors.EVENT_READ, self._ready)
 
     def _ready(self) -> None:
-        events = self._epoll.poll(0)
+        self._epoll.poll(0)
         while True:
             try:
                 data = os.read(self._descriptor, _CHUNK)
@@ -175,8 +181,23 @@ class SerialChannel:
             if not data:
                 break
             self._feed(data)
-        if any(event & select.EPOLLHUP for _, event in events):
+        if self._absent is None and self._nobody_is_there():
+            self._absent = Deadline(_ABSENCE)
+
+    def expire(self) -> float | None:
+        """Fail the calls whose deadline has passed, or whose client has; return the seconds until the next."""
+        left = self.connection.expire()
+        if self._absent is not None and not self._nobody_is_there():
+            self._absent = None
+        if self._absent is None:
+            return left
+        if self._absent.expired:
             self._reset()
+            return None
+        return min(seconds for seconds in (left, self._absent.remaining) if seconds is not None)
+
+    def _nobody_is_there(self) -> bool:
+        return any(event & select.POLLHUP for _, event in self._state.poll(0))
 
     def _feed(self, data: bytes) -> None:
         if data[4:10] == _FIRST_CALL:
@@ -188,7 +209,9 @@ class SerialChannel:
             self._reset()
 
     def _reset(self) -> None:
+        self._absent = None
         self.connection.close()
+        self._writer.discard()
         self.connection = Connection(self._services, self._writer.write)
         self._gone()
 

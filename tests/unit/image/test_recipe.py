@@ -70,3 +70,17 @@ def test_a_fingerprint_follows_every_value(tmp_path: Path) -> None:
     )
     assert fingerprint(recipe) == fingerprint(load_recipe("guest"))
     assert len({fingerprint(recipe), fingerprint(other), fingerprint(recipe, 1), fingerprint(other.modules)}) == 4
+
+
+def test_a_recipe_on_another_has_what_both_have() -> None:
+    guest, agent = load_recipe("guest"), load_recipe("agent")
+    assert agent.suite == guest.suite
+    assert agent.packages == (*guest.packages, "crun")
+    assert agent.modules.required == (*guest.modules.required, "vsock_diag")
+    assert (agent.remove, agent.links, agent.agent, guest.agent) == (guest.remove, guest.links, "reference", None)
+
+
+@pytest.mark.parametrize("base", ["no-such-recipe", "../images/guest"])
+def test_a_recipe_on_none_is_refused(tmp_path: Path, base: str) -> None:
+    with pytest.raises(RecipeError, match=r"'base' is .*, which is no other recipe"):
+        load_recipe(write(tmp_path / "mine.toml", f'base = "{base}"\n'))
