@@ -57,6 +57,20 @@ def test_a_run_without_the_shim_skips_and_says_how_to_get_it(tmp_path: Path) -> 
 
 
 @needs_root
+def test_a_run_without_root_skips_and_says_so(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "kvtest", "run", "runtime", "-n", "0", "-k", "running_container"]
+    completed = subprocess.run(
+        ["unshare", "--user", "--map-user=1000", *command, "--results", str(tmp_path / "results")],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert "capability 'runtime' is missing: not root, which shims need: run it with sudo" in completed.stdout
+    assert "2 skipped" in completed.stdout
+
+
+@needs_root
 def test_a_shim_that_is_no_shim_ends_the_run_with_its_message(tmp_path: Path) -> None:
     words = ("run", "runtime", "-n", "0", "-k", "running_container and direct", "--shim", "/bin/true")
     completed = kvtest(*words, "--results", str(tmp_path / "results"))
@@ -68,7 +82,7 @@ def test_a_shim_that_is_no_shim_ends_the_run_with_its_message(tmp_path: Path) ->
     ("script", "seen"),
     [
         ("echo no such plugin >&2; exit 3", "it ended: exit status 3; its log ends with:\nno such plugin"),
-        ("echo thinking; exec sleep 1000", "waited 0.5 s for containerd to be ready; its log ends with:\nthinking"),
+        ("echo thinking; exec sleep 1000", "waited 3.0 s for containerd to be ready; its log ends with:\nthinking"),
     ],
 )
 def test_a_containerd_that_does_not_start(
@@ -77,7 +91,7 @@ def test_a_containerd_that_does_not_start(
     program = tmp_path / "containerd"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o700)
-    monkeypatch.setattr(containerd, "_STARTING_SECONDS", 0.5)
+    monkeypatch.setattr(containerd, "_STARTING_SECONDS", 3.0)
     with RunDirectory() as directory, pytest.raises(ContainerdError) as caught:
         containerd.Containerd(directory.path, program)
     assert f"{program} did not start: {seen}" in str(caught.value)
