@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from kvtest.deadline import Deadline
 from kvtest.errors import ContainerdError, KvtestError, MissingToolError, RPCError, ShimError, StateError
@@ -80,36 +80,39 @@ class Containerd:
         self.log = directory / "containerd.log"
         configuration = directory / "config.toml"
         configuration.write_text(_CONFIGURATION.format(directory=directory, socket=self.socket))
-        notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        notified.bind(str(directory / "notify"))
-        self._process = OwnedProcess(
-            [program, "--config", configuration],
-            output=self.log,
-            environment={  # NOTIFY_SOCKET: see sd_notify(3)
-                **os.environ,
-                **environment,
-                "NOTIFY_SOCKET": str(directory / "notify"),
-            },
-        )
         self._subscribers: dict[str, Callable[[Event], None]] = {}
         self._channel: grpc.Channel | None = None
+        self._reader: threading.Thread | None = None
         deadline = Deadline(_STARTING_SECONDS)
-        try:
-            with notified:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+            notified.bind(str(directory / "notify"))
+            self._process = OwnedProcess(
+                [program, "--config", configuration],
+                output=self.log,
+                environment={  # NOTIFY_SOCKET: see sd_notify(3)
+                    **os.environ,
+                    **environment,
+                    "NOTIFY_SOCKET": str(directory / "notify"),
+                },
+            )
+            try:
                 wait_readable(notified, self._process, deadline, "containerd to be ready")
-            self._channel = grpc.insecure_channel(f"unix://{self.socket}")
-            self.version = self.stub("containerd.services.version.v1.Version").call("Version", deadline).version
-        except (KvtestError, ChildProcessError) as error:
-            tail = self._process.tail(15)
-            self.close()
-            said = error.message.partition("; last seen")[0] if isinstance(error, KvtestError) else f"it ended: {error}"
-            raise ContainerdError(
-                f"{program} did not start: {said}; its log ends with:\n{tail}",
-                hint=f"run it by hand: {program} --config FILE",
-            ) from error
+                self._channel = grpc.insecure_channel(f"unix://{self.socket}")
+                self.version = self.stub("containerd.services.version.v1.Version").call("Version", deadline).version
+            except (KvtestError, ChildProcessError) as error:
+                self._refuse(program, error)
         self._stream = self.stub("containerd.services.events.v1.Events").stream("Subscribe")
         self._reader = threading.Thread(target=self._read, name="kvtest-containerd-events", daemon=True)
         self._reader.start()
+
+    def _refuse(self, program: Path, error: KvtestError | ChildProcessError) -> NoReturn:
+        tail = self._process.tail(15)
+        self.close()
+        said = error.message.partition("; last seen")[0] if isinstance(error, KvtestError) else f"it ended: {error}"
+        raise ContainerdError(
+            f"{program} did not start: {said}; its log ends with:\n{tail}",
+            hint=f"run it by hand: {program} --config FILE",
+        ) from error
 
     @property
     def channel(self) -> grpc.Channel:
@@ -151,7 +154,7 @@ class Containerd:
     def close(self) -> None:
         """End it."""
         if self._channel is not None:
-            if hasattr(self, "_reader"):
+            if self._reader is not None:
                 self._stream.cancel()
                 self._reader.join()
             self._channel.close()

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runtimes through the command line and containerd: what a user is told when it does not work."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kvtest.errors import ContainerdError, MissingToolError
+from kvtest.ownership import RunDirectory
+from kvtest.runtime import containerd
+
+ROOT = Path(__file__).parents[2]
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="not root: run it with sudo")
+
+
+def kvtest(*words: str, user: int | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "kvtest", *words], capture_output=True, text=True, check=False, cwd=ROOT, user=user
+    )
+
+
+def test_list_names_every_profile() -> None:
+    completed = kvtest("runtime", "list")
+    assert completed.returncode == 0, completed.stderr
+    for name in ("crun", "kata", "kata-rs", "runc", "runsc"):
+        assert f"\n{name} " in f"\n{completed.stdout}"
+
+
+def test_check_tells_everything_that_is_missing() -> None:
+    completed = kvtest("runtime", "check", "kata", "--shim", "/nowhere/shim")
+    assert completed.returncode == 2
+    assert "missing  there is no /nowhere/shim, the shim of kata\n  hint: " in completed.stdout
+    assert "missing  there is no configuration file of kata\n  hint: give it with --runtime-config" in completed.stdout
+
+
+def test_check_refuses_a_profile_with_an_unknown_key(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('shin = "x"\n')
+    completed = kvtest("runtime", "check", str(tmp_path / "mine.toml"))
+    assert completed.returncode == 2
+    assert completed.stderr == (f"kvtest: {tmp_path}/mine.toml: unknown key 'shin'\n  hint: did you mean 'shim'?\n")
+
+
+@needs_root
+def test_a_run_without_the_shim_skips_and_says_how_to_get_it(tmp_path: Path) -> None:
+    results = str(tmp_path / "results")
+    completed = kvtest(
+        "run", "runtime", "-n", "0", "-k", "running_container", "--runtime", "kata", "--results", results
+    )
+    assert "capability 'runtime' is missing: there is no containerd-shim-kata-v2" in completed.stdout
+    assert "install Kata Containers" in completed.stdout
+    assert "1 failed" not in completed.stdout
+
+
+@needs_root
+def test_a_run_without_root_skips_and_says_so(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "kvtest", "run", "runtime", "-n", "0", "-k", "running_container"]
+    completed = subprocess.run(
+        ["unshare", "--user", "--map-user=1000", *command, "--results", str(tmp_path / "results")],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert "capability 'runtime' is missing: not root, which shims need: run it with sudo" in completed.stdout
+    assert "2 skipped" in completed.stdout
+
+
+@needs_root
+def test_a_shim_that_is_no_shim_ends_the_run_with_its_message(tmp_path: Path) -> None:
+    words = ("run", "runtime", "-n", "0", "-k", "running_container and direct", "--shim", "/bin/true")
+    completed = kvtest(*words, "--results", str(tmp_path / "results"))
+    assert completed.returncode == 2, completed.stdout + completed.stderr
+    assert "/bin/true: 'start' printed no address" in completed.stdout
+
+
+@pytest.mark.parametrize(
+    ("script", "seen"),
+    [
+        ("echo no such plugin >&2; exit 3", "it ended: exit status 3; its log ends with:\nno such plugin"),
+        ("echo thinking; exec sleep 1000", "waited 3.0 s for containerd to be ready; its log ends with:\nthinking"),
+    ],
+)
+def test_a_containerd_that_does_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, seen: str
+) -> None:
+    program = tmp_path / "containerd"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o700)
+    monkeypatch.setattr(containerd, "_STARTING_SECONDS", 3.0)
+    with RunDirectory() as directory, pytest.raises(ContainerdError) as caught:
+        containerd.Containerd(directory.path, program)
+    assert f"{program} did not start: {seen}" in str(caught.value)
+    assert "hint: run it by hand" in str(caught.value)
+
+
+def test_a_containerd_that_is_not_there() -> None:
+    with RunDirectory() as directory, pytest.raises(MissingToolError):
+        containerd.Containerd(directory.path, Path("/nowhere/containerd"))

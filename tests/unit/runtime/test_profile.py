@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Profiles, and what is said of wrong ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kvtest.errors import ProfileError, UnknownNameError
+from kvtest.runtime.profile import Feature, OptionsType, load, names
+
+PROFILE = """
+description = "One of my own"
+shim = "/opt/shim"
+runtime = "io.containerd.mine.v2"
+cure = "build it"
+owns = ["/run/mine/{pod}/{container}"]
+features = ["pause"]
+
+[options]
+type = "containerd.runc.v1.Options"
+binary = "mine"
+"""
+
+
+def test_the_shipped_profiles_load() -> None:
+    assert names() == ["crun", "kata", "kata-rs", "runc", "runsc"]
+    for name in names():
+        profile = load(name)
+        assert profile.name == name
+        assert profile.cure
+    assert load("kata").status_of_lost_vm == 255
+    assert load("runc").vm is None
+
+
+def test_a_profile_of_ones_own_is_named_by_its_path(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(PROFILE)
+    profile = load(str(path))
+    assert profile.name == "mine"
+    assert profile.features == (Feature.PAUSE,)
+    assert profile.options.type is OptionsType.RUNC
+    assert profile.cleanup_bound == 5.0
+
+
+def test_an_unknown_name_has_a_nearest_neighbour() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'runc'"):
+        load("run")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "seen"),
+    [
+        ("shim =", "shin =", "unknown key 'shin'\n  hint: did you mean 'shim'?"),
+        ('binary = "mine"', 'bynary = "mine"', "unknown key 'options.bynary'\n  hint: did you mean 'binary'?"),
+        ('"pause"', '"pauses"', "'features[0]' has no choice 'pauses'\n  hint: did you mean 'pause'?"),
+        ('"containerd.runc.v1.Options"', '"none"', "'options.binary' and 'options.root' are of"),
+        ("{container}", "{conatiner}", "what is filled in is {namespace}, {pod}, {container} and {run}"),
+        ('cure = "build it"', "cleanup_bound = 0", "the key 'cure' is missing"),
+        ('cure = "build it"', 'cure = "x"\ncleanup_bound = 0', "'cleanup_bound' must be more than 0 seconds"),
+        ("[options]", "[options", "is not valid TOML"),
+        ('binary = "mine"', 'arguments = ["--quick"]', "'options.arguments' needs 'options.binary'"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, seen: str) -> None:
+    path = tmp_path / "mine.toml"
+    text = PROFILE.replace(old, new)
+    assert text != PROFILE
+    path.write_text(text)
+    with pytest.raises(ProfileError) as caught:
+        load(str(path))
+    assert str(caught.value).startswith(str(path))
+    assert seen in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ProfileError, match=r"cannot read the profile .*absent\.toml: No such file"):
+        load(str(tmp_path / "absent.toml"))
