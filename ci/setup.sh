@@ -15,6 +15,8 @@ missing_packages() {
   command -v busybox >/dev/null || echo busybox-static # what containers are made of
   command -v containerd-shim-runc-v2 >/dev/null || echo containerd
   PATH=$PATH:/usr/sbin:/sbin command -v runc >/dev/null || echo runc
+  PATH=$PATH:/usr/sbin:/sbin command -v mkfs.erofs >/dev/null || echo erofs-utils # disks of the reference runtime's pods
+  PATH=$PATH:/usr/sbin:/sbin command -v ip >/dev/null || echo iproute2 # tests make networks with it
   command -v xz >/dev/null || echo xz-utils
   python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || echo python3-venv
 }

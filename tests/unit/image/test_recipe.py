@@ -76,7 +76,8 @@ def test_a_recipe_on_another_has_what_both_have() -> None:
     guest, agent = load_recipe("guest"), load_recipe("agent")
     assert agent.suite == guest.suite
     assert agent.packages == (*guest.packages, "crun")
-    assert agent.modules.required == (*guest.modules.required, "vsock_diag")
+    disks = ("virtio_blk", "erofs", "overlay")
+    assert agent.modules.required == (*guest.modules.required, "vsock_diag", *disks)
     assert (agent.remove, agent.links, agent.agent, guest.agent) == (guest.remove, guest.links, "reference", None)
 
 

@@ -25,7 +25,7 @@ binary = "mine"
 
 
 def test_the_shipped_profiles_load() -> None:
-    assert names() == ["crun", "kata", "kata-rs", "runc", "runsc"]
+    assert names() == ["crun", "kata", "kata-rs", "reference", "runc", "runsc"]
     for name in names():
         profile = load(name)
         assert profile.name == name
