@@ -6,6 +6,15 @@ from __future__ import annotations
 from enum import StrEnum
 
 
+class ReadAhead(StrEnum):
+    """Whether the next test's guest is started while a test runs."""
+
+    AUTO = "auto"
+    """Where each worker has a second processor for it."""
+    ON = "on"
+    OFF = "off"
+
+
 class GuestStart(StrEnum):
     """Whether guests boot."""
 

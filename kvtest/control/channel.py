@@ -65,6 +65,10 @@ class GuestControl:
         """Return what the daemon says of its machine: ``release``, ``hostname``, ``uptime``, ``python``."""
         return self._requests.send("Ping", {}, deadline=deadline)[0]
 
+    def state(self, deadline: Patience = None) -> dict[str, Any]:
+        """Return what the daemon is busy with: its ``processes`` and ``functions``, and how many ``calls`` wait."""
+        return self._requests.send("State", {}, deadline=deadline)[0]
+
     def personalize(self, hostname: str, deadline: Patience = None) -> dict[str, Any]:
         """Make a restored guest differ from its siblings: random numbers, time, machine ID, name; answers as ping."""
         document = {"hostname": hostname, "machine_id": secrets.token_hex(16), "time": time.time_ns()}

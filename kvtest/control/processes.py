@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import signal
 from collections.abc import Iterator
 from types import TracebackType
@@ -12,8 +13,10 @@ from attrs import frozen
 
 from kvtest.control.requests import Requests
 from kvtest.deadline import Deadline
-from kvtest.errors import ConnectionLostError, GuestError
+from kvtest.errors import ConnectionLostError, DeadlineExceededError, GuestError
 from kvtest.guest.messages import ATTACHMENT_LIMIT
+
+_SHOWN = 200  # bytes of its output that a message shows
 
 
 @frozen
@@ -94,10 +97,21 @@ class Process:
                 self.signal = signal.Signals(document["signal"])
 
     def wait(self, deadline: Deadline | float | None = None) -> Completed:
-        """Collect its output until it has ended."""
+        """Collect its output until it has ended.
+
+        Raises:
+            DeadlineExceededError: It did not end in time.
+        """
+        deadline = Deadline.of(self._requests.timeout if deadline is None else deadline)
         collected = {"stdout": bytearray(), "stderr": bytearray()}
-        for stream, data in self.output(deadline):
-            collected[stream] += data
+        try:
+            for stream, data in self.output(deadline):
+                collected[stream] += data
+        except DeadlineExceededError:
+            said = b"".join(collected.values())[-_SHOWN:].decode(errors="replace")
+            raise deadline.exceeded(
+                f"{shlex.join(self.argv)} to end", f"its output {said!r}" if said else None
+            ) from None
         return Completed(self.argv, bytes(collected["stdout"]), bytes(collected["stderr"]), self.code, self.signal)
 
     def write(self, data: bytes, deadline: Deadline | float | None = None) -> None:

@@ -9,6 +9,7 @@ from kvtest.deadline import Deadline
 from kvtest.errors import ConnectionLostError, GuestError, RPCError
 from kvtest.guest.messages import SERVICE, pack, unpack
 from kvtest.rpc.client import Client, PendingCall
+from kvtest.rpc.status import Code
 
 
 class Requests:
@@ -51,4 +52,6 @@ class Requests:
         except ConnectionLostError:
             raise
         except RPCError as error:
+            if error.code == Code.DEADLINE_EXCEEDED:  # the other side's clock was a little faster than ours
+                raise deadline.exceeded(f"the answer to {call.name}") from None
             raise GuestError(error.message) from error

@@ -41,6 +41,7 @@ class Daemon:
         self._writer = Writer(self._reactor, channel, self._broken)
         methods = {
             "Ping": self._ping,
+            "State": self._state,
             "AwaitPorts": self._await_ports,
             "AwaitVsock": self._await_vsock,
             "Personalize": self._personalize,
@@ -115,6 +116,15 @@ class Daemon:
                 "hostname": names.nodename,
                 "uptime": time.clock_gettime(time.CLOCK_BOOTTIME),
                 "python": ".".join(map(str, sys.version_info[:3])),
+            }
+        )
+
+    def _state(self, _call: Call) -> bytes:
+        return pack(
+            {
+                "processes": [inventory.process(child.pid) for child in self._children.values()],
+                "functions": [inventory.process(function.pid) for function in self._functions.values()],
+                "calls": self._connection.waiting - 1,  # without this one
             }
         )
 

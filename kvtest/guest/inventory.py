@@ -22,6 +22,20 @@ def modules() -> list[str]:
         return sorted(line.split()[0] for line in stream)
 
 
+def process(pid: int) -> dict[str, Any]:
+    """Return what a process is, and what it waits in (proc(5))."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as stream:
+            command = stream.read().replace(b"\0", b" ").decode(errors="replace").strip()
+        with open(f"/proc/{pid}/stat", "rb") as stream:
+            state = stream.read().rpartition(b") ")[2][:1].decode()
+        with open(f"/proc/{pid}/wchan", encoding="ascii") as stream:
+            waits_in = stream.read()
+    except OSError:
+        return {"pid": pid, "state": "gone"}
+    return {"pid": pid, "state": state, "command": command, "waits_in": waits_in}
+
+
 def kernel_log() -> list[str]:
     """Return the kernel's log, a line per record, each with its seconds since boot (kernel ABI/testing/dev-kmsg)."""
     lines: list[str] = []

@@ -11,12 +11,13 @@ import attrs
 from kvtest.cache import Progress, silent
 from kvtest.harness.guest import Guest
 from kvtest.harness.request import GuestRequest
+from kvtest.host.memory import available_memory
 from kvtest.image import Image, ImageCache
 from kvtest.ownership import RunDirectory
 from kvtest.settings import Settings
 from kvtest.start import GuestStart
 from kvtest.transport import Transport
-from kvtest.vm import QEMU, VM, Configuration
+from kvtest.vm import QEMU, VM, Configuration, State
 from kvtest.vm.accelerator import Decision, decide
 from kvtest.vm.configuration import ColdBoot
 from kvtest.vm.template import Template
@@ -27,6 +28,7 @@ AGENT_RECIPE = "agent"
 #: The virtio-serial ports of such guests.
 AGENT_PORTS = ("agent.channel.0",)
 _FIRST_CID = 3  # lower ones are reserved (vsock(7))
+_ROOM = 1 << 30  # bytes of memory that stay free beside a guest that nobody has asked for yet
 
 
 class GuestFactory:
@@ -49,6 +51,7 @@ class GuestFactory:
         self._images: dict[tuple[str, str], Image] = {}
         self._templates: dict[Configuration, Template] = {}
         self._decision: Decision | None = None
+        self._ahead: tuple[Configuration, VM] | None = None
 
     @property
     def qemu(self) -> QEMU:
@@ -134,7 +137,38 @@ class GuestFactory:
         """
         if cold or self.settings.guest_start is GuestStart.BOOT:
             return self.boot(configuration)
-        return self._guest(configuration, self.template(configuration))
+        vm = self._take_ahead(configuration) or self._vm(configuration, self.template(configuration))
+        vm.boot()
+        return Guest(vm)
+
+    def start_ahead(self, configuration: Configuration) -> None:
+        """Start the QEMU of a guest that is likely to be wanted next, and do not wait for it.
+
+        It is the next :meth:`start` of the same kind that gets it; any other ends it. Nothing is started where memory
+        is scarce, or where a template would have to be made.
+
+        Args:
+            configuration: What it is made of.
+        """
+        self.drop_ahead()
+        template = self._templates.get(configuration)
+        if template is not None and available_memory() >= (configuration.memory << 20) + _ROOM:
+            vm = self._vm(configuration, template)
+            vm.launch()
+            self._ahead = configuration, vm
+
+    def drop_ahead(self) -> None:
+        """End the guest that was started ahead, if there is one."""
+        if self._ahead is not None:
+            (_, vm), self._ahead = self._ahead, None
+            vm.close()
+
+    def _take_ahead(self, configuration: Configuration) -> VM | None:
+        if self._ahead is None or self._ahead[0] != configuration or self._ahead[1].state is not State.BOOTING:
+            self.drop_ahead()
+            return None
+        (_, vm), self._ahead = self._ahead, None
+        return vm
 
     def boot(self, configuration: Configuration) -> Guest:
         """Boot a machine.
@@ -142,11 +176,11 @@ class GuestFactory:
         Raises:
             BootError: It did not become ready.
         """
-        return self._guest(configuration, ColdBoot())
-
-    def _guest(self, configuration: Configuration, start: ColdBoot | Template) -> Guest:
-        name = f"{self._label}-{next(self._numbers)}"
-        configuration = attrs.evolve(configuration, guest_cid=next(self._cids))
-        vm = VM(configuration, self.artifacts / name, name, start)
+        vm = self._vm(configuration, ColdBoot())
         vm.boot()
         return Guest(vm)
+
+    def _vm(self, configuration: Configuration, start: ColdBoot | Template) -> VM:
+        name = f"{self._label}-{next(self._numbers)}"
+        configuration = attrs.evolve(configuration, guest_cid=next(self._cids))
+        return VM(configuration, self.artifacts / name, name, start)

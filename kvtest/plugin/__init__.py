@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvtest.plugin import agent_fixtures, census, collection, fixtures, options
+from kvtest.plugin import agent_fixtures, census, collection, fixtures, options, scheduling, timeouts
 from kvtest.plugin.reporting import Reporting
 
 
@@ -25,4 +25,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(fixtures, "kvtest-fixtures")
     config.pluginmanager.register(agent_fixtures, "kvtest-agent-fixtures")
     config.pluginmanager.register(census, "kvtest-census")
+    config.pluginmanager.register(scheduling, "kvtest-scheduling")
+    config.pluginmanager.register(timeouts, "kvtest-timeouts")
     config.pluginmanager.register(Reporting(config), "kvtest-reporting")

@@ -19,6 +19,7 @@ _MARKERS = (
     "requirement(ID): the promise that the test checks, one of suites/requirements; may be given more than once",
     'guest(scope="function", fresh=False, cold=False, vsock=None, kernel=None, image=None, memory=None, cpus=None, '
     "serial_ports=[...], kernel_arguments=[...]): what the test asks of its guest",
+    "measurement: the test measures something, so no guest is started beside it that it has not asked for",
     "capability(NAME): what the machine must be able to do for the test, such as kvm; else skipped, with the cure",
 )
 
@@ -27,6 +28,7 @@ _TRANSPORT_FIXTURES = ("vsock", "serial", "endpoint")
 # Every fixture of ours is one of these, or uses one.
 _ROOT_FIXTURES = ("artifacts", "census", "host")
 _OUR_FIXTURES = "kvtest.plugin."
+_FOLLOWING: pytest.StashKey[pytest.Item | None] = pytest.StashKey()
 _PROBLEM: pytest.StashKey[KvtestError] = pytest.StashKey()
 
 
@@ -128,6 +130,17 @@ def guest_request(item: pytest.Item) -> GuestRequest:
             raise UsageError("@pytest.mark.guest takes named arguments only")
         request = request.updated(mark.kwargs)
     return request
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Note down which test comes next."""
+    item.stash[_FOLLOWING] = nextitem
+
+
+def following_item(item: pytest.Item) -> pytest.Item | None:
+    """Return the test that this process runs after ``item``; ``None`` if there is none."""
+    return item.stash.get(_FOLLOWING, None)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

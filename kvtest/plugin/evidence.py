@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from kvtest.harness import Guest
 
 _KEY = pytest.StashKey["Guest"]()
+_DIAGNOSIS_SECONDS = 5.0
+_DIAGNOSED = pytest.StashKey[bool]()
 
 
 @contextlib.contextmanager
@@ -37,6 +40,32 @@ def gathered(item: pytest.Item, guest: Guest, artifacts: Path) -> Iterator[None]
         yield
     finally:
         (artifacts / "console.log").write_text(guest.vm.console.text(mark))
+
+
+def keep_diagnosis(item: pytest.Item) -> Path:
+    """Write down what can still be learnt of a test that something took too long in, once.
+
+    Returns:
+        The file.
+    """
+    from kvtest.harness.diagnosis import diagnose
+    from kvtest.plugin.session import session_of
+
+    path = session_of(item.config).artifacts(item) / "timeout.txt"
+    if _DIAGNOSED not in item.stash:
+        item.stash[_DIAGNOSED] = True
+
+        def write() -> None:
+            with path.open("w") as stream:
+                for section in diagnose(guest_of(item)):
+                    stream.write(section)
+                    stream.flush()
+
+        # On a thread of its own: whoever is interrupted may hold a lock that one of the questions needs.
+        writer = threading.Thread(target=write, name="kvtest-diagnosis", daemon=True)
+        writer.start()
+        writer.join(_DIAGNOSIS_SECONDS)
+    return path
 
 
 def guest_of(item: pytest.Item) -> Guest | None:

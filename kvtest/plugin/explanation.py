@@ -9,9 +9,9 @@ import pytest
 from _pytest._code.code import ExceptionChainRepr  # pytest has no public name for it
 
 from kvtest.conformance import shipped
-from kvtest.errors import DeviceError, InternalError, KvtestError, LeakError
+from kvtest.errors import DeadlineExceededError, DeviceError, InternalError, KvtestError, LeakError
 from kvtest.plugin.collection import requirements_of, transports_of
-from kvtest.plugin.evidence import guest_of
+from kvtest.plugin.evidence import guest_of, keep_diagnosis
 from kvtest.plugin.options import reproduce_command
 from kvtest.plugin.session import session_of
 from kvtest.report.text import safe
@@ -51,6 +51,8 @@ def explain(item: pytest.Item, exception: pytest.ExceptionInfo[BaseException], r
         report.longrepr = safe(str(error))
     _make_safe(report.longrepr)
     lines = [f"first cause: {first_cause(item, error)}"]
+    if isinstance(error, DeadlineExceededError):
+        lines.append(f"evidence: {keep_diagnosis(item)}")
     if internal is not None:
         (artifacts / "internal-error.txt").write_text(internal.details)
     catalogue = shipped()
@@ -92,8 +94,14 @@ def _make_safe(representation: object) -> None:
 
 
 def _is_ours(exception: pytest.ExceptionInfo[BaseException]) -> bool:
-    """Whether something was raised by kvtest's code, called rightly or wrongly, or by what it uses."""
-    return any(Path(str(entry.path)).is_relative_to(package_directory()) for entry in exception.traceback)
+    """Whether something was raised by kvtest's code, called rightly or wrongly, or by what it uses.
+
+    The plugin's hooks are around every test, so they count only where it was raised in them.
+    """
+    *around, innermost = (Path(str(entry.path)) for entry in exception.traceback)
+    package = package_directory()
+    within = [path for path in around if not path.is_relative_to(package / "plugin")]
+    return any(path.is_relative_to(package) for path in (*within, innermost))
 
 
 def _internal(item: pytest.Item) -> InternalError | None:

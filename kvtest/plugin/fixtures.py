@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from kvtest.plugin.collection import following_item, guest_request
 from kvtest.transport import Transport
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from kvtest.harness import Guest, SharedGuests
+    from kvtest.harness import Guest, GuestRequest, SharedGuests
     from kvtest.host.local import LocalHost
+    from kvtest.plugin.session import Session
     from kvtest.serial import SerialPort
+    from kvtest.vm import Configuration
     from kvtest.vsock import HybridVsock
 
 
@@ -42,20 +45,37 @@ def host(request: pytest.FixtureRequest) -> Iterator[LocalHost]:
 def guest(request: pytest.FixtureRequest, artifacts: Path) -> Iterator[Guest]:
     """A running guest, as ``@pytest.mark.guest`` asks for it."""
     from kvtest.plugin import evidence
-    from kvtest.plugin.collection import guest_request
     from kvtest.plugin.session import session_of
 
     session = session_of(request.config)
     session.prepare()
     wanted = guest_request(request.node)
-    configuration = session.factory.configuration(wanted, vsock="vsock" in request.fixturenames)
+    configuration = _configuration(session, request.node, wanted)
+    if not wanted.cold:
+        session.make_template(configuration)
     if wanted.scope == "module" and not wanted.fresh:
         shared: SharedGuests = request.getfixturevalue("_guests_of_the_module")
         lent: AbstractContextManager[Guest] = shared.lend(configuration, cold=wanted.cold)
     else:
-        lent = session.factory.start(configuration, cold=wanted.cold)
+        lent = session.start(configuration, cold=wanted.cold)
     with lent as guest, evidence.gathered(request.node, guest, artifacts):
+        _start_ahead(session, request.node)
         yield guest
+
+
+def _configuration(session: Session, item: pytest.Item, wanted: GuestRequest) -> Configuration:
+    return session.factory.configuration(wanted, vsock="vsock" in getattr(item, "fixturenames", ()))
+
+
+def _start_ahead(session: Session, item: pytest.Item) -> None:
+    """Start the guest of the test after this one, unless one of the two measures something."""
+    following = following_item(item)
+    if following is None or "guest" not in getattr(following, "fixturenames", ()):
+        return
+    wanted = guest_request(following)
+    measured = any(test.get_closest_marker("measurement") for test in (item, following))
+    if not (measured or wanted.cold or (wanted.scope == "module" and not wanted.fresh)):
+        session.start_ahead(_configuration(session, following, wanted))
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,17 @@ import pytest
 from kvtest.census import Ledger, Marks
 from kvtest.errors import KvtestError, SettingError
 from kvtest.guest.libc import die_with_parent
-from kvtest.harness import GuestFactory
+from kvtest.harness import Guest, GuestFactory
 from kvtest.host.local import LocalHost
 from kvtest.ownership.owner import current_keeper
 from kvtest.plugin import options
 from kvtest.plugin.state import SESSION
+from kvtest.plugin.timeouts import suspended
+from kvtest.start import GuestStart, ReadAhead
+from kvtest.vm import Configuration
 from kvtest.vm.qmp import start_monitors
 
+_AHEAD = "the guest that was started ahead"
 _LONGEST_NAME = 150  # with room for a suffix below the 255 bytes that file systems take
 
 
@@ -33,6 +37,7 @@ class Session:
         self.settings = options.loaded(config).settings
         self.results = results_directory(config)
         worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+        self._workers = getattr(config, "workerinput", {}).get("workercount", 1)
         if hasattr(config, "workerinput"):
             die_with_parent(os.getppid())
         current_keeper()  # lasts as long as this process, so it is there before the first census
@@ -52,7 +57,7 @@ class Session:
         if not self._prepared:
             self._prepared = True
             try:
-                with self.ledger.lasting("what is made once"):
+                with suspended(), self.ledger.lasting("what is made once"):
                     start_monitors()
                     self.factory.prepare()
             except KvtestError as error:
@@ -74,8 +79,28 @@ class Session:
         path.mkdir(parents=True, exist_ok=True)
         return path
 
+    def make_template(self, configuration: Configuration) -> None:
+        """Make the template of a kind of guest, if need be: a test does not wait for it in its own time."""
+        if self.settings.guest_start is GuestStart.CLONE:
+            with suspended():
+                self.factory.template(configuration)
+
+    def start(self, configuration: Configuration, *, cold: bool) -> Guest:
+        """Start a guest for one test; see :meth:`kvtest.harness.GuestFactory.start`."""
+        self.ledger.release(_AHEAD)  # it belongs to this test, or ends
+        return self.factory.start(configuration, cold=cold)
+
+    def start_ahead(self, configuration: Configuration) -> None:
+        """Start the next test's guest, if this process has a processor for it."""
+        if self.settings.read_ahead is ReadAhead.ON or (
+            self.settings.read_ahead is ReadAhead.AUTO and self._workers * 2 <= len(os.sched_getaffinity(0))
+        ):
+            with self.ledger.lasting(_AHEAD):
+                self.factory.start_ahead(configuration)
+
     def close(self) -> None:
         """End everything that was started."""
+        self.factory.drop_ahead()
         if self._host is not None:
             self._host.close()
 

@@ -30,7 +30,7 @@ class PendingCall:
     def __init__(self, client: Client, stream: int, name: str, answer: Future[Response]) -> None:
         self._client = client
         self._stream = stream
-        self._name = name
+        self.name = name
         self._answer = answer
 
     @property
@@ -44,9 +44,9 @@ class PendingCall:
             response = self._answer.result(deadline.remaining)
         except TimeoutError:
             self._client.forget(self._stream)
-            raise deadline.exceeded(f"the answer to {self._name}") from None
+            raise deadline.exceeded(f"the answer to {self.name}") from None
         if response.code:
-            raise RPCError(response.code, f"{self._name}: {response.message}")
+            raise RPCError(response.code, f"{self.name}: {response.message}")
         return response.payload
 
 

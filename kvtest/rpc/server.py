@@ -114,6 +114,11 @@ class Connection:
             encoded = Response(Code.RESOURCE_EXHAUSTED, message, b"").encode()
         self._send(frames.encode(stream, frames.RESPONSE, encoded))
 
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for their answers."""
+        return len(self._calls)
+
     def expire(self) -> float | None:
         """Fail the calls whose deadline has passed.
 

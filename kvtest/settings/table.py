@@ -23,7 +23,7 @@ from kvtest.settings.values import (
     Text,
     WholeNumber,
 )
-from kvtest.start import GuestStart
+from kvtest.start import GuestStart, ReadAhead
 from kvtest.transport import Transport
 
 _METADATA = "kvtest.setting"
@@ -151,6 +151,13 @@ class Settings:
             "How guests start: as clones of one that was frozen after its boot, or each with a boot of its own",
         )
     )
+    read_ahead: ReadAhead = attrs.field(
+        metadata=_about(
+            Choice(ReadAhead, "read-ahead"),
+            ReadAhead.AUTO.value,
+            "Whether the next test's guest is started while a test runs; auto where each worker has two processors",
+        )
+    )
     qemu: str = attrs.field(metadata=_about(Program(), "qemu-system-x86_64", "QEMU: a program on PATH, or its path"))
     memory: int = attrs.field(metadata=_about(WholeNumber(minimum=192, unit="MiB"), "256", "Memory of a guest in MiB"))
     cpus: int = attrs.field(metadata=_about(WholeNumber(minimum=1), "1", "Processors of a guest"))
@@ -163,6 +170,11 @@ class Settings:
         )
     )
     results: Path = attrs.field(metadata=_about(File(), "kvtest-results", "Directory that gets reports and artifacts"))
+    test_timeout: float = attrs.field(
+        metadata=_about(
+            Seconds(), "300", "Seconds that a test, or its fixtures before or after it, may take; then it fails"
+        )
+    )
     census_timeout: float = attrs.field(
         metadata=_about(Seconds(), "5", "Seconds after a test until what it has made must be gone from the host")
     )

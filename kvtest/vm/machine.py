@@ -6,10 +6,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -107,6 +108,8 @@ class VM:
         self._process: OwnedProcess | None = None
         self._monitor: Monitor | None = None
         self._monitor_listener: socket.socket | None = None
+        self._control_listener: socket.socket | None = None
+        self._restoration: Restoration | None = None
         self._monitor_lock = threading.Lock()
         self._control: GuestControl | None = None
         self._directory: Path | None = None
@@ -159,59 +162,82 @@ class VM:
 
     # --- Life
 
-    @requires(State.DEFINED, instead="a machine boots once: make another")
+    @requires(State.DEFINED, instead="a machine is launched once: make another")
+    def launch(self) -> None:
+        """Start QEMU and do not wait for it: :meth:`boot` does, now or later.
+
+        Raises:
+            HostError: QEMU could not be started.
+        """
+        self.artifacts.mkdir(parents=True, exist_ok=True)
+        self._begin = time.monotonic()
+        with self._fatal():
+            self._start_qemu()
+        self._note("QEMU started")
+
+    @requires(State.DEFINED, State.BOOTING, instead="a machine boots once: make another")
     def boot(self) -> None:
-        """Start QEMU and wait until the control daemon answers.
+        """Start QEMU, unless it has been, and wait until the control daemon answers.
 
         Raises:
             BootError: It did not get there; the message says which of panic, failed init, QEMU's end or silence it was.
         """
         deadline = Deadline(self.configuration.boot_timeout)
-        self.artifacts.mkdir(parents=True, exist_ok=True)
+        if self._state is State.DEFINED:
+            self.launch()
+        else:
+            self._note("wanted, after it was started ahead")
+        with self._fatal():
+            self._await_ready(deadline)
+        (self.artifacts / "timeline.json").write_text(json.dumps(self.timeline, indent=1) + "\n")
+
+    @contextlib.contextmanager
+    def _fatal(self) -> Iterator[None]:
+        """End the machine if something fails."""
         try:
-            with contextlib.ExitStack() as resources:
-                self._bring_up(resources, deadline)
-                self._resources = resources.pop_all()
+            yield
         except BaseException:
+            self._resources.close()
             self._state = State.DEAD
             raise
 
-    def _bring_up(self, resources: contextlib.ExitStack, deadline: Deadline) -> None:
-        self._begin = time.monotonic()
+    def _start_qemu(self) -> None:
+        resources = self._resources
         self._directory = resources.enter_context(RunDirectory(self.configuration.run_directory)).path
         # Sockets exist before the child that connects to them.
         self._monitor_listener = resources.enter_context(_listen(self._directory / MONITOR_SOCKET))
-        control_listener = resources.enter_context(_listen(self._directory / CONTROL_SOCKET))
+        self._control_listener = resources.enter_context(_listen(self._directory / CONTROL_SOCKET))
         vsock = Transport.VHOST_USER_VSOCK in self.configuration.transports
         if vsock:
             self.vsock_device = resources.enter_context(
                 VsockDevice(self._directory / VHOST_USER_SOCKET, self.hybrid_path, self.configuration.guest_cid)
             )
         start: ColdBoot | Restore
+        pass_fds: Sequence[int] = ()
         if isinstance(self._start, Template):
-            restoration = Restoration(self._start, shared=vsock, resources=resources)
-            start, first_stream = restoration.start, self._start.next_stream
+            self._restoration = Restoration(self._start, shared=vsock, resources=resources)
+            start, pass_fds = self._restoration.start, self._restoration.pass_fds
         else:
-            restoration, start, first_stream = None, self._start, 1
+            start = self._start
         command = command_line(self.configuration, self.name, self._directory, self.console.path, start)
         (self.artifacts / "qemu.sh").write_text(command.script())
         self._state = State.BOOTING
         self._process = resources.enter_context(
-            OwnedProcess(
-                command.words,
-                output=self.artifacts / "qemu.log",
-                pass_fds=restoration.pass_fds if restoration is not None else (),
-            )
+            OwnedProcess(command.words, output=self.artifacts / "qemu.log", pass_fds=pass_fds)
         )
-        if restoration is not None:
-            restoration.handed_over()
-        self._note("QEMU started")
+        if self._restoration is not None:
+            self._restoration.handed_over()
         resources.callback(self._close_monitor)
+
+    def _await_ready(self, deadline: Deadline) -> None:
+        restoration = self._restoration
+        first_stream = self._start.next_stream if isinstance(self._start, Template) else 1
         try:
-            stream = self._accept(control_listener, deadline, "QEMU to connect the control channel")
+            listener = self._started(self._control_listener)
+            stream = self._accept(listener, deadline, "QEMU to connect the control channel")
             self._note("control channel connected")
             self._control = GuestControl(stream, self.configuration.request_timeout, first_stream=first_stream)
-            resources.callback(self._control.close)
+            self._resources.callback(self._control.close)
             if restoration is None:
                 self.identity = self._control.ping(deadline)
                 self._note("control daemon answered")
@@ -220,7 +246,7 @@ class VM:
             else:
                 self.identity = self._control.personalize(self.name, deadline)
                 self._note("control daemon answered")
-                if vsock:
+                if self.vsock_device is not None:
                     self._plug_vsock(deadline)
         except (ChildProcessError, ConnectionLostError, DeadlineExceededError, QMPError, OSError) as error:
             if restoration is not None:
@@ -228,7 +254,6 @@ class VM:
             raise self._diagnose(error) from error
         self._state = State.READY
         self._note("ready")
-        (self.artifacts / "timeline.json").write_text(json.dumps(self.timeline, indent=1) + "\n")
 
     def _plug_vsock(self, deadline: Deadline) -> None:
         monitor = self._monitor = self._open_monitor(deadline)
@@ -322,6 +347,8 @@ class VM:
             return BootError(f"{self.name} did not boot: kernel panic: {reason}", hint=self._evidence(where))
         if not self.process.running:
             said = self.process.tail() or "it printed nothing"
+            if self.process.status == -signal.SIGBUS:
+                where = f"the file of its memory has no room to grow (df); {where}"
             return BootError(f"{self.name} did not boot: QEMU ended ({self.process.ending}): {said}", hint=where)
         if isinstance(error, DeadlineExceededError):
             return BootError(f"{self.name} did not boot: {error.message}", hint=self._evidence(where))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import time
@@ -147,6 +148,9 @@ def _frozen_part(configuration: Configuration) -> Configuration:
 def _make(configuration: Configuration, target: Path, artifacts: Path, name: str) -> dict[str, Any]:
     memory = target / "booting"
     memory.touch(mode=0o600)
+    space = os.statvfs(target)
+    if space.f_bavail * space.f_frsize < configuration.memory << 20:  # QEMU would get a SIGBUS for a page too many
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
     os.truncate(memory, configuration.memory << 20)
     with VM(configuration, artifacts, name, ColdBoot(memory)) as vm:
         release = str(vm.control.ping()["release"])

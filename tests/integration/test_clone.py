@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,10 +17,12 @@ from attrs import evolve
 
 from kvtest import Steps
 from kvtest.control import GuestControl
-from kvtest.errors import HostError
+from kvtest.errors import BootError, CacheError, HostError
+from kvtest.guest import libc
 from kvtest.harness import Guest, GuestFactory, GuestRequest
 from kvtest.peers import echo, receive_exactly
 from kvtest.vm import QEMU, VM
+from kvtest.vm.configuration import ColdBoot
 from kvtest.vm.restoration import Restoration
 from kvtest.vm.template import Template
 from kvtest.vm.template_cache import TemplateCache, template_name
@@ -139,6 +142,57 @@ def test_a_damaged_template_is_made_again(factory: GuestFactory, tmp_path: Path,
     assert any("is corrupt: building it again" in step for step in steps)
     with VM(configuration, tmp_path / "guest", "guest", again) as vm:
         assert vm.control.run(["true"]).code == 0
+
+
+@contextlib.contextmanager
+def small_file_system(path: Path, size: int) -> Iterator[None]:
+    """Mount a file system in memory of ``size`` MiB."""
+    path.mkdir()
+    libc.mount("small", str(path), "tmpfs", f"size={size}m")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(path)], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root: run it with sudo")
+def test_no_room_for_a_template(factory: GuestFactory, tmp_path: Path) -> None:
+    configuration = factory.configuration(GuestRequest(), vsock=False)
+    directory = tmp_path / "templates"
+    with small_file_system(directory, 100):
+        with pytest.raises(CacheError, match=r"could not write to the cache .*: No space left on device") as caught:
+            TemplateCache(directory).ensure(configuration, tmp_path)
+        assert "free space" in (caught.value.hint or "")
+        assert [path.name for path in directory.iterdir()] == [".locks"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root: run it with sudo")
+def test_a_machine_whose_memory_file_cannot_grow(factory: GuestFactory, tmp_path: Path) -> None:
+    configuration = factory.configuration(GuestRequest(), vsock=False)
+    directory = tmp_path / "small"
+    with small_file_system(directory, 40):
+        memory = directory / "memory"
+        memory.touch()
+        os.truncate(memory, configuration.memory << 20)
+        with pytest.raises(BootError, match="killed by SIGBUS") as caught:
+            VM(configuration, tmp_path / "guest", "guest", ColdBoot(memory)).boot()
+        assert "no room to grow" in (caught.value.hint or "")
+
+
+def test_a_clock_that_has_jumped_back_since_the_template_was_made(factory: GuestFactory, tmp_path: Path) -> None:
+    """Times only say what was used last: a template from the future is good, and clones know the time."""
+    cache = TemplateCache(tmp_path / "templates")
+    configuration = factory.configuration(GuestRequest(), vsock=False)
+    made = cache.ensure(configuration, tmp_path)
+    for path in (*made.directory.iterdir(), made.directory):
+        os.utime(path, (time.time() + 86400 * 365,) * 2)
+
+    def told(step: str) -> contextlib.AbstractContextManager[None]:
+        raise AssertionError(step)
+
+    assert cache.ensure(configuration, tmp_path, told) == made
+    with VM(configuration, tmp_path / "guest", "guest", made) as vm:
+        assert abs(int(vm.control.run(["date", "+%s"]).text) - time.time()) < 60
 
 
 def test_no_room_for_the_memory_of_a_clone(template: Template, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import pytest
 from kvtest.accelerator import AcceleratorChoice
 from kvtest.errors import SettingError
 from kvtest.settings import SETTINGS, LoadedSettings, Setting, Settings, Source, load, markdown
-from kvtest.start import GuestStart
+from kvtest.start import GuestStart, ReadAhead
 from kvtest.transport import Transport
 
 HOME = {"HOME": "/home/somebody"}
@@ -62,6 +62,7 @@ def test_defaults(project: Path) -> None:
         agent_address=None,
         accelerator=AcceleratorChoice.AUTO,
         guest_start=GuestStart.CLONE,
+        read_ahead=ReadAhead.AUTO,
         qemu="qemu-system-x86_64",
         memory=256,
         cpus=1,
@@ -71,6 +72,7 @@ def test_defaults(project: Path) -> None:
         mirror=None,
         boot_timeout=120.0,
         request_timeout=30.0,
+        test_timeout=300.0,
         census_timeout=5.0,
         census_ignore=(),
     )
@@ -152,10 +154,12 @@ def _other_value(name: str) -> object:
         "transport": (Transport.VIRTIO_SERIAL,),
         "accelerator": AcceleratorChoice.TCG,
         "guest_start": GuestStart.BOOT,
+        "read_ahead": ReadAhead.OFF,
         "memory": 512,
         "cpus": 2,
         "boot_timeout": 7.5,
         "request_timeout": 8,
+        "test_timeout": 7,
         "census_timeout": 9,
         "census_ignore": ("process:*",),
         "cache": Path("/other"),

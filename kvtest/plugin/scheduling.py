@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What workers tell the scheduler: how tests belong together.
+
+Workers send nothing but the IDs of what they have collected, and IDs are not to be changed. So each worker that has
+tests of ours leaves a file in the results directory before it says that it has collected, and the controller reads it.
+A run without such a file is none of our business: it is scheduled as if this plugin were not there.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from kvtest.plugin.collection import guest_request, is_ours
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from xdist.remote import Producer
+    from xdist.scheduler.protocol import Scheduling
+    from xdist.workermanage import WorkerController
+
+    from kvtest.plugin.scheduler import Affinity
+
+_FILE = "schedule.json"
+_RUN = "kvtest_run"  # in a worker's input: which run it belongs to
+_TOKEN = pytest.StashKey[str]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """On a worker, say how its tests belong together."""
+    run = getattr(session.config, "workerinput", {}).get(_RUN)
+    ours = [item for item in session.items if is_ours(item)]
+    if run is None or not ours:
+        return
+    from kvtest.errors import KvtestError
+    from kvtest.ownership import write_atomically
+    from kvtest.plugin.session import results_directory
+
+    try:
+        tests = {item.nodeid: _affinity(item) for item in ours}
+        write_atomically(results_directory(session.config) / _FILE, json.dumps({"run": run, "tests": tests}))
+    except KvtestError:  # told by the first test, where somebody sees it
+        return
+
+
+def _affinity(item: pytest.Item) -> Affinity:
+    from kvtest.harness import Scope
+    from kvtest.plugin.scheduler import Affinity
+
+    fixtures: Sequence[str] = getattr(item, "fixturenames", ())
+    if not {"guest", "endpoint"} & set(fixtures):
+        return Affinity("")
+    wanted = guest_request(item)
+    template = (wanted.kernel, wanted.image, wanted.memory, wanted.cpus, wanted.serial_ports, wanted.kernel_arguments)
+    shares = wanted.scope is Scope.MODULE and not wanted.fresh
+    return Affinity(repr(template), item.nodeid.partition("::")[0] if shares else "")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: WorkerController) -> None:
+    """Tell a worker which run it belongs to."""
+    node.workerinput[_RUN] = _token(node.config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling | None:
+    """Schedule by templates, unless the user wants another distribution."""
+    return _Scheduler(config, log) if config.getoption("dist") == "load" else None
+
+
+def _token(config: pytest.Config) -> str:
+    """Return what tells this run from the one before it in the same directory."""
+    return config.stash.setdefault(_TOKEN, secrets.token_hex(8))
+
+
+class _Scheduler:
+    """Schedules as xdist would until it knows that there are tests of ours.
+
+    Args:
+        config: pytest's configuration.
+        log: Where xdist logs.
+    """
+
+    def __init__(self, config: pytest.Config, log: Producer) -> None:
+        from xdist.scheduler import LoadScheduling
+
+        self._config = config
+        self._collections: dict[WorkerController, list[str]] = {}
+        self._chosen: Any = LoadScheduling(config, log)
+        self._undecided = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._chosen, name)
+
+    def add_node_collection(self, node: WorkerController, collection: Sequence[str]) -> None:
+        """Take what a worker has collected."""
+        self._collections[node] = list(collection)
+        self._chosen.add_node_collection(node, collection)
+
+    def schedule(self) -> None:
+        """Give every worker work."""
+        if self._undecided:
+            self._undecided = False
+            affinities = _told(self._config)
+            if affinities and all(self._collections.values()):
+                from kvtest.plugin.scheduler import TemplateScheduling
+
+                self._chosen = TemplateScheduling(self._config, self._collections, affinities)
+        self._chosen.schedule()
+
+
+def _told(config: pytest.Config) -> dict[str, Affinity]:
+    """Return what the workers of this run have said."""
+    from kvtest.plugin.options import loaded
+    from kvtest.plugin.scheduler import Affinity
+
+    try:
+        path: Path = loaded(config).settings.results / _FILE
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, pytest.UsageError):
+        return {}
+    tests = content["tests"] if content["run"] == _token(config) else {}
+    return {test: Affinity(*value) for test, value in tests.items()}

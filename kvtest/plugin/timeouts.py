@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A test that does not end: evidence first, then it fails, and the run goes on.
+
+The time of a test is watched by a timer whose signal is handled by the main thread, which runs the tests: whatever
+they wait in ends with the exception that tells so. What a signal cannot interrupt is not Python, and not ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kvtest.plugin.collection import is_ours
+
+# What takes the exception for one of its own, or has more to clean up than it ends within this, gets another.
+_AGAIN_SECONDS = 10.0
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
+    """Watch the test's fixtures."""
+    with watched(item, "the fixtures of the test to be ready"):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Watch the test."""
+    with watched(item, "the test to end"):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
+    """Watch what ends the fixtures."""
+    with watched(item, "the fixtures of the test to end"):
+        return (yield)
+
+
+@contextlib.contextmanager
+def watched(item: pytest.Item, awaited: str) -> Iterator[None]:
+    """Fail what takes longer than a test may.
+
+    Args:
+        item: The test.
+        awaited: What is awaited, for the message.
+
+    Raises:
+        DeadlineExceededError: It took longer; the evidence is in the test's artifacts.
+    """
+    if not is_ours(item) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    from kvtest.deadline import Deadline
+    from kvtest.plugin.evidence import keep_diagnosis
+    from kvtest.plugin.session import session_of
+
+    deadline = Deadline(session_of(item.config).settings.test_timeout)
+
+    def expire(_number: int, _frame: FrameType | None) -> None:
+        error = deadline.exceeded(awaited)
+        keep_diagnosis(item)
+        raise error
+
+    before = signal.signal(signal.SIGALRM, expire)
+    signal.setitimer(signal.ITIMER_REAL, deadline.remaining or 0.0, _AGAIN_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def suspended() -> Iterator[None]:
+    """Do something once that is not the test's to wait for; its time goes on after it."""
+    left, interval = signal.setitimer(signal.ITIMER_REAL, 0.0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, left, interval)

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What takes too long fails with evidence, and the run goes on."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from kvtest.settings import Settings
+
+SUITE = """
+import threading
+
+def wait_for_ever():
+    threading.Event().wait()
+
+def test_hangs(guest, vsock):
+    process = guest.control.start_process(["sleep", "1000"])
+    wait_for_ever()
+
+def test_hangs_with_a_lock_that_the_evidence_needs(guest):
+    with guest.vm._monitor_lock:
+        wait_for_ever()
+
+def test_waits_for_a_command(guest):
+    guest.run(["sleep", "1001"], deadline=0.5)
+
+def test_paused(guest):
+    guest.vm.pause()
+    guest.control.ping(0.5)
+
+def test_goes_on(guest):
+    assert guest.run(["true"]).code == 0
+"""
+
+
+@pytest.fixture
+def stories(pytester: pytest.Pytester, settings: Settings) -> dict[str, str]:
+    """What is kept of each test that something took too long in."""
+    pytester.makepyfile(test_slow=SUITE)
+    result = pytester.runpytest_subprocess(
+        *("-p", "no:cacheprovider", "-n0", f"--kvtest-cache={settings.cache}", "--kvtest-test-timeout=3")
+    )
+    result.assert_outcomes(passed=1, failed=4)
+    result.stdout.fnmatch_lines(
+        [
+            "first cause: DeadlineExceededError: waited 3.* s for the test to end",
+            "evidence: */test_slow-test_hangs*/timeout.txt",
+            "first cause: DeadlineExceededError: waited 0.5 s for *sleep*",
+            "evidence: */test_slow-test_waits_for_a_command/timeout.txt",
+        ]
+    )
+    artifacts = pytester.path / "kvtest-results/artifacts"
+    return {path.parent.name: path.read_text() for path in artifacts.glob("*/timeout.txt")}
+
+
+def sections(story: str) -> dict[str, str]:
+    return {
+        part.partition("\n")[0]: part.partition("\n")[2] for part in re.split("^--- ", story, flags=re.MULTILINE)[1:]
+    }
+
+
+def test_evidence(stories: dict[str, str]) -> None:
+    hangs = sections(stories["test_slow-test_hangs-vhost-user-vsock"])
+    assert "status: running" in hangs["QEMU's monitor"]
+    assert '"command": "sleep 1000"' in hangs["control daemon"]
+    assert '"state": "S"' in hangs["control daemon"]
+    assert "0 connections, no fault" in hangs["vsock device"]
+    assert "thread MainThread" in hangs["Python stacks of this process"]
+    assert "in wait_for_ever" in hangs["Python stacks of this process"]
+    waits = sections(stories["test_slow-test_waits_for_a_command"])
+    assert "there is none" in waits["vsock device"]
+    paused = sections(stories["test_slow-test_paused"])
+    assert "status: paused" in paused["QEMU's monitor"]
+    assert "for the answer to guest: State" in paused["control daemon"]
+    locked = sections(stories["test_slow-test_hangs_with_a_lock_that_the_evidence_needs"])
+    assert "in wait_for_ever" in locked["Python stacks of this process"]
