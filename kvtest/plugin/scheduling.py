@@ -44,10 +44,10 @@ def _affinity(item: pytest.Item) -> Affinity:
     from kvtest.plugin.scheduler import Affinity
 
     fixtures: Sequence[str] = getattr(item, "fixturenames", ())
-    if "guest" not in fixtures:
+    if not {"guest", "endpoint"} & set(fixtures):
         return Affinity("")
     wanted = guest_request(item)
-    template = (wanted.kernel, wanted.memory, wanted.cpus, wanted.serial_ports, wanted.kernel_arguments)
+    template = (wanted.kernel, wanted.image, wanted.memory, wanted.cpus, wanted.serial_ports, wanted.kernel_arguments)
     shares = wanted.scope is Scope.MODULE and not wanted.fresh
     return Affinity(repr(template), item.nodeid.partition("::")[0] if shares else "")
 

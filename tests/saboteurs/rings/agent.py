@@ -14,11 +14,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import attrs
 import pytest
 
-from kvtest.harness import GuestRequest
-from kvtest.plugin import collection
 from kvtest.runtime.agent import AgentEndpoint
 from kvtest.vm import VM, State
 from tests.saboteurs import agent_in_guest, device
@@ -232,16 +229,13 @@ def sabotage(path: str, name: str) -> str:
         return connection.recv(100).decode()
 
 
-_guest_request = collection.guest_request
-
-
-def _fresh(item: pytest.Item) -> GuestRequest:
-    return attrs.evolve(_guest_request(item), fresh=True)
-
-
 def pytest_configure() -> None:
-    collection.guest_request = _fresh  # a broken agent is nobody else's
     AgentEndpoint.remove_all = lambda self: None  # type: ignore[method-assign]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:  # a broken agent is nobody else's
+        item.add_marker(pytest.mark.guest(fresh=True), append=False)
 
 
 @pytest.hookimpl(wrapper=True)
