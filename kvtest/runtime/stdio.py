@@ -126,10 +126,10 @@ class Input:
     def close(self) -> None:
         """Write no more, and remove the fifo."""
         if self._opener is not None:
-            if self._opener.is_alive():
-                os.close(os.open(self.path, os.O_RDONLY | os.O_NONBLOCK))  # lets it go on
+            reader = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)  # for whoever still waits for one
             self._opener.join()
             self._opener = None
+            os.close(reader)
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
