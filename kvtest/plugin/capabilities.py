@@ -53,6 +53,17 @@ def _runtime(config: pytest.Config) -> str | None:
     return None
 
 
+def _containerd(_config: pytest.Config) -> str | None:
+    from kvtest.errors import KvtestError
+    from kvtest.runtime.containerd import find_containerd
+
+    try:
+        find_containerd()
+    except KvtestError as error:
+        return f"{error.message}: {error.hint}"
+    return None
+
+
 def _feature(name: str) -> Check:
     def check(config: pytest.Config) -> str | None:
         from kvtest.plugin.session import session_of
@@ -71,6 +82,7 @@ _CHECKS: dict[str, Check] = {
     "root": _root,
     "vhost-vsock": _vhost_vsock,
     "runtime": _runtime,
+    "containerd": _containerd,
     **{f"runtime-{name}": _feature(name) for name in _FEATURES},
 }
 

@@ -32,7 +32,9 @@ def runtime(census: Ledger, _runtime_of_the_session: RuntimeUnderTest) -> Runtim
     return _runtime_of_the_session
 
 
-@pytest.fixture(params=["direct"])
+@pytest.fixture(
+    params=["direct", pytest.param("containerd", marks=pytest.mark.capability("containerd"))],
+)
 def driver(request: pytest.FixtureRequest) -> Driver:
     """Who runs the shims."""
     from kvtest.runtime import Driver

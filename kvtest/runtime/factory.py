@@ -16,6 +16,7 @@ from kvtest.errors import KvtestError, LeakError
 from kvtest.ownership import RunDirectory
 from kvtest.runtime import rootfs
 from kvtest.runtime.backend import Backend, Driver, Surroundings
+from kvtest.runtime.containerd import Containerd, ContainerdBackend, find_containerd
 from kvtest.runtime.direct import DirectBackend
 from kvtest.runtime.events import EventLog
 from kvtest.runtime.installation import Installation
@@ -23,6 +24,7 @@ from kvtest.runtime.pod import PATIENCE, Pod
 from kvtest.runtime.sink import Sink
 
 _END_SECONDS = 10.0  # that a pod may take to end in order
+_CONTAINERD = "containerd"
 _FILES = "the root file system of containers"
 
 
@@ -40,6 +42,7 @@ class RuntimeUnderTest:
         self.ledger = ledger
         self.base = base
         self._directory: RunDirectory | None = None
+        self._containerd: tuple[Containerd, RunDirectory] | None = None
 
     @property
     def rootfs(self) -> Path:
@@ -50,8 +53,29 @@ class RuntimeUnderTest:
                 rootfs.make(self._directory.path / "rootfs")
         return self._directory.path / "rootfs"
 
+    @property
+    def containerd(self) -> Containerd:
+        """A containerd of our own, started when first asked for.
+
+        Raises:
+            ContainerdError: It did not start.
+            MissingToolError: There is none.
+        """
+        if self._containerd is None:
+            with self.ledger.lasting(_CONTAINERD), contextlib.ExitStack() as opened:
+                directory = opened.enter_context(RunDirectory(self.base))
+                self._containerd = (Containerd(directory.path, find_containerd()), directory)
+                opened.pop_all()
+        return self._containerd[0]
+
     def close(self) -> None:
         """Remove what was shared."""
+        if self._containerd is not None:
+            containerd, directory = self._containerd
+            self._containerd = None
+            containerd.close()
+            directory.close()
+            self.ledger.release(_CONTAINERD)
         if self._directory is not None:
             self._directory.close()
             self._directory = None
@@ -125,21 +149,28 @@ class Pods:
         name = f"kvtest-{secrets.token_hex(5)}"
         runtime = self.runtime
         files = runtime.rootfs
+        containerd = runtime.containerd if self.driver is Driver.CONTAINERD else None
         marks = runtime.ledger.marks
         with runtime.ledger.lasting(name), contextlib.ExitStack() as opened:
             directory = opened.enter_context(RunDirectory(runtime.base))
             marks.add_place(directory.path)
             surroundings = Surroundings(name, runtime.installation, directory.path)
-            pod = Pod(surroundings, files, self._backend(surroundings, sink), marks.paths.add)
+            pod = Pod(surroundings, files, self._backend(surroundings, sink, containerd), marks.paths.add)
             opened.pop_all()
         marks.add_word(name)
         self._pods.append((pod, directory))
         return pod
 
-    def _backend(self, surroundings: Surroundings, sink: Sink) -> Callable[[EventLog], Backend]:
+    def _backend(
+        self, surroundings: Surroundings, sink: Sink, containerd: Containerd | None
+    ) -> Callable[[EventLog], Backend]:
         paths = self.runtime.ledger.marks.paths
+
+        def through_containerd(log: EventLog) -> Backend:
+            assert containerd is not None
+            return ContainerdBackend(surroundings, log, lambda path: paths.add(str(path)), containerd)
 
         def direct(log: EventLog) -> Backend:
             return DirectBackend(surroundings, log.add, lambda path: paths.add(str(path)), sink)
 
-        return direct
+        return direct if containerd is None else through_containerd

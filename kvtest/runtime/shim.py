@@ -247,6 +247,13 @@ class ShimProcess:
         """Its exit status or the negated signal that ended it; ``None`` if it runs or its parent alone knows."""
         return self._adopted.status if self._adopted is not None else None
 
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended."""
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return bool(poll.poll(0))
+
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Send it a signal; harmless once it has ended."""
         with contextlib.suppress(ProcessLookupError):

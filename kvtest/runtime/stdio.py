@@ -126,9 +126,10 @@ class Input:
     def close(self) -> None:
         """Write no more, and remove the fifo."""
         if self._opener is not None:
-            if self._opener.is_alive():
-                os.close(os.open(self.path, os.O_RDONLY | os.O_NONBLOCK))  # lets it go on
+            # Lets it go on; held until it has, for it may not have come to its opening yet.
+            reader = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
             self._opener.join()
+            os.close(reader)
             self._opener = None
         if self._descriptor >= 0:
             os.close(self._descriptor)

@@ -96,6 +96,7 @@ def test_the_socket_of_a_dead_shim_does_not_stay(pod: Pod) -> None:
     container = pod.run(FOREVER)
     pod.shim.kill()
     pod.events.expect("TaskDelete", container.id, within=pod.profile.cleanup_bound)
+    pod.shim.wait(PATIENCE)
     assert pod.backend.stale_sockets == []
 
 

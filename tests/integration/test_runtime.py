@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runtimes through the command line and containerd: what a user is told when it does not work."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kvtest.errors import ContainerdError, MissingToolError
+from kvtest.ownership import RunDirectory
+from kvtest.runtime import containerd
+
+ROOT = Path(__file__).parents[2]
+
+
+def kvtest(*words: str, user: int | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "kvtest", *words], capture_output=True, text=True, check=False, cwd=ROOT, user=user
+    )
+
+
+def test_list_names_every_profile() -> None:
+    completed = kvtest("runtime", "list")
+    assert completed.returncode == 0, completed.stderr
+    for name in ("crun", "kata", "kata-rs", "runc", "runsc"):
+        assert f"\n{name} " in f"\n{completed.stdout}"
+
+
+def test_check_tells_everything_that_is_missing() -> None:
+    completed = kvtest("runtime", "check", "kata", "--shim", "/nowhere/shim")
+    assert completed.returncode == 2
+    assert "missing  there is no /nowhere/shim, the shim of kata\n  hint: " in completed.stdout
+    assert "missing  there is no configuration file of kata\n  hint: give it with --runtime-config" in completed.stdout
+
+
+def test_check_refuses_a_profile_with_an_unknown_key(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('shin = "x"\n')
+    completed = kvtest("runtime", "check", str(tmp_path / "mine.toml"))
+    assert completed.returncode == 2
+    assert completed.stderr == (f"kvtest: {tmp_path}/mine.toml: unknown key 'shin'\n  hint: did you mean 'shim'?\n")
+
+
+@pytest.mark.parametrize(
+    ("script", "seen"),
+    [
+        ("echo no such plugin >&2; exit 3", "it ended: exit status 3; its log ends with:\nno such plugin"),
+        ("echo thinking; exec sleep 1000", "waited 0.5 s for containerd to be ready; its log ends with:\nthinking"),
+    ],
+)
+def test_a_containerd_that_does_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, seen: str
+) -> None:
+    program = tmp_path / "containerd"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o700)
+    monkeypatch.setattr(containerd, "_STARTING_SECONDS", 0.5)
+    with RunDirectory() as directory, pytest.raises(ContainerdError) as caught:
+        containerd.Containerd(directory.path, program)
+    assert f"{program} did not start: {seen}" in str(caught.value)
+    assert "hint: run it by hand" in str(caught.value)
+
+
+def test_a_containerd_that_is_not_there() -> None:
+    with RunDirectory() as directory, pytest.raises(MissingToolError):
+        containerd.Containerd(directory.path, Path("/nowhere/containerd"))

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is missing to run a runtime, and the cure."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import attrs
+import pytest
+
+from kvtest.runtime import installation, rootfs
+from kvtest.runtime.installation import Installation, problems
+from kvtest.runtime.profile import Cgroups, ConfigurationFile, Profile, Program, load
+from kvtest.settings import Settings
+
+
+@pytest.fixture
+def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Profile:
+    """A runtime of which everything is there."""
+    program = tmp_path / "shim"
+    program.write_text("#!/bin/sh\necho shim version 2.5.1\n")
+    program.chmod(0o700)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(rootfs, "find_busybox", lambda: Path("/bin/busybox"))
+    return Profile(name="mine", description="", shim=str(program), runtime="io.containerd.mine.v2", cure="build it")
+
+
+def told(profile: Profile, settings: Settings) -> list[str]:
+    return [str(problem) for problem in problems(profile, settings)]
+
+
+def test_nothing_is_missing(profile: Profile, settings: Settings) -> None:
+    assert told(profile, settings) == []
+
+
+def test_the_shim_is_missing(profile: Profile, settings: Settings) -> None:
+    absent = attrs.evolve(profile, shim="containerd-shim-absent-v2")
+    assert told(absent, settings) == ["there is no containerd-shim-absent-v2, the shim of mine\n  hint: build it"]
+    given = attrs.evolve(settings, shim="/nowhere/shim")
+    assert told(profile, given) == ["there is no /nowhere/shim, the shim of mine\n  hint: --shim takes the path of one"]
+
+
+def test_the_shim_is_no_program(profile: Profile, settings: Settings, tmp_path: Path) -> None:
+    for name, content in ("file", "text"), ("directory", None):
+        path = tmp_path / name
+        path.mkdir() if content is None else path.write_text(content)
+        path.chmod(0o755 if content is None else 0o644)
+        assert told(profile, attrs.evolve(settings, shim=str(path))) == [
+            f"{path}, the shim of mine, is not a program\n  hint: chmod +x {path}"
+        ]
+
+
+def test_a_program_or_the_configuration_is_missing(profile: Profile, settings: Settings, tmp_path: Path) -> None:
+    needy = attrs.evolve(
+        profile,
+        programs=(Program("no-such-program", "install it"),),
+        configuration=ConfigurationFile(paths=("/nowhere/configuration.toml",)),
+    )
+    assert told(needy, settings) == [
+        "there is no configuration file of mine\n"
+        "  hint: give it with --runtime-config PATH, or put it at /nowhere/configuration.toml",
+        "there is no no-such-program\n  hint: install it",
+    ]
+    given = attrs.evolve(settings, runtime_config=tmp_path / "absent")
+    assert f"there is no {tmp_path}/absent\n  hint: --runtime-config takes a file" in told(needy, given)
+
+
+def test_the_version_is_too_old(profile: Profile, settings: Settings) -> None:
+    assert told(attrs.evolve(profile, minimum_version="2.5"), settings) == []
+    assert told(attrs.evolve(profile, minimum_version="2.10"), settings) == [
+        f"{profile.shim} is version 2.5.1, 2.10 or newer is needed\n  hint: build it"
+    ]
+
+
+def test_the_version_of_cgroups_is_not_supported(
+    profile: Profile, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(installation, "cgroup_version", lambda: Cgroups.HYBRID)
+    (message,) = told(attrs.evolve(profile, cgroups=(Cgroups.V2,)), settings)
+    assert message.startswith("mine does not run with cgroups hybrid, which this machine has\n  hint: ")
+
+
+@pytest.mark.parametrize(
+    ("mounts", "controllers", "version"),
+    [
+        ("1 2 0:1 / {} rw - cgroup2 cgroup2 rw", "cpu io", Cgroups.V2),
+        ("1 2 0:1 / {} rw - cgroup2 cgroup2 rw\n1 2 0:2 / /c/cpu rw - cgroup cgroup rw,cpu", "io", Cgroups.HYBRID),
+        ("1 2 0:1 / {} rw - cgroup2 cgroup2 rw\n1 2 0:2 / /c/cpu rw - cgroup cgroup rw,cpu", "", Cgroups.V1),
+        ("1 2 0:2 / /c/cpu rw - cgroup cgroup rw,cpu", "", Cgroups.V1),
+    ],
+)
+def test_versions_of_cgroups_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mounts: str, controllers: str, version: Cgroups
+) -> None:
+    (tmp_path / "cgroup.controllers").write_text(controllers)
+    monkeypatch.setattr(installation, "_mount_table", lambda: mounts.format(tmp_path).splitlines())
+    assert installation.cgroup_version() is version
+
+
+def test_without_root(profile: Profile, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert told(profile, settings) == ["not root, which shims need\n  hint: run it with sudo"]
+
+
+def test_a_configuration_file_is_passed_as_the_profile_says(tmp_path: Path) -> None:
+    found = Installation(load("kata"), Path("/shim"), tmp_path / "configuration.toml")
+    assert found.environment["KATA_CONF_FILE"] == str(tmp_path / "configuration.toml")
+    assert found.options(tmp_path) == (
+        "runtimeoptions.v1.Options",
+        {"config_path": str(tmp_path / "configuration.toml")},
+    )
+
+
+def test_a_runtime_that_needs_arguments_gets_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "runsc"
+    program.write_text('#!/bin/sh\necho "$@"\n')
+    program.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    kind, fields = Installation(load("runsc"), Path("/shim")).options(tmp_path)
+    assert kind == "containerd.runc.v1.Options"
+    assert fields["root"] == f"{tmp_path}/state"
+    script = Path(fields["binary_name"]).read_text()
+    assert script == f'#!/bin/sh\nexec {program} --platform=ptrace --network=none --ignore-cgroups "$@"\n'
+
+
+def test_a_busybox_that_needs_libraries_is_refused(tmp_path: Path) -> None:
+    assert rootfs._has_interpreter(Path(os.path.realpath("/bin/sh")))
+    (tmp_path / "script").write_text("#!/bin/sh\n")
+    assert rootfs._has_interpreter(tmp_path / "script")
