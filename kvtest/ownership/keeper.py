@@ -159,8 +159,7 @@ class Keeper:
         """Kill until nobody is left: what a child leaves behind becomes our child, and its turn comes."""
         while True:
             for child in _children():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(child, signal.SIGKILL)
+                end(child)
             try:
                 os.waitpid(-1, 0)
             except ChildProcessError:
@@ -216,6 +215,19 @@ def _children() -> list[int]:
     pid = os.getpid()
     with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as stream:
         return [int(word) for word in stream.read().split()]
+
+
+def end(pid: int) -> None:
+    """Kill a process, also one that is frozen: with cgroups v1 that does not end before it is thawed."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(OSError):  # it is gone, or there is no such hierarchy
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8") as stream:
+            found = [line.rstrip("\n").split(":", 2) for line in stream]
+        for _, controllers, path in found:
+            if "freezer" in controllers.split(",") and path != "/":
+                with open(f"/sys/fs/cgroup/freezer{path}/freezer.state", "w", encoding="ascii") as state:
+                    state.write("THAWED")
 
 
 def remove(path: str) -> None:

@@ -15,6 +15,7 @@ from kvtest.errors import KvtestError, RPCError, StateError
 from kvtest.runtime import spec
 from kvtest.runtime.backend import Backend, Plan, Surroundings
 from kvtest.runtime.events import EventLog
+from kvtest.runtime.machine import processes_of
 from kvtest.runtime.profile import Profile
 from kvtest.runtime.shim import ShimProcess
 from kvtest.runtime.stdio import Input, Output
@@ -222,6 +223,11 @@ class Pod:
     def profile(self) -> Profile:
         """The profile of its runtime."""
         return self._given.installation.profile
+
+    @property
+    def machine(self) -> list[int]:
+        """The processes of its virtual machine, as the profile says how to find them; none if it has none."""
+        return [] if self.profile.vm is None else processes_of(self.profile.vm, self.id)
 
     @property
     def shim(self) -> ShimProcess:

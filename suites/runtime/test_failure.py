@@ -6,12 +6,13 @@ from __future__ import annotations
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from kvtest import Container, Deadline, Pod, Pods, Status, requirement
 from kvtest.census import Ledger
-from kvtest.errors import RPCError
+from kvtest.errors import RPCError, StateError
 
 PATIENCE = 10.0
 BOUND = 1.0  # seconds until calls under way have failed, of the requirement
@@ -57,6 +58,19 @@ def reach(pod: Pod, phase: str) -> Container:
 def test_everything_goes_with_the_shim(pod: Pod, census: Ledger, phase: str, number: signal.Signals) -> None:
     reach(pod, phase)
     pod.shim.kill(number)
+    census.assert_clean(within=pod.profile.cleanup_bound)
+
+
+@requirement("RUNTIME-CLEANUP-001")
+@pytest.mark.parametrize("driver", ["direct"], indirect=True)
+def test_everything_goes_when_a_shim_dies_in_a_deletion(pod: Pod, census: Ledger) -> None:
+    container = reach(pod, "ended")
+    pod.shim.kill(signal.SIGSTOP)  # so that it dies with the call unanswered
+    with ThreadPoolExecutor(1) as pool:
+        deletion = pool.submit(container.delete, PATIENCE)
+        pod.shim.kill()
+        with pytest.raises((RPCError, StateError)):
+            deletion.result()
     census.assert_clean(within=pod.profile.cleanup_bound)
 
 

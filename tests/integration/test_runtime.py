@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from kvtest.ownership import RunDirectory
 from kvtest.runtime import containerd
 
 ROOT = Path(__file__).parents[2]
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="not root: run it with sudo")
 
 
 def kvtest(*words: str, user: int | None = None) -> subprocess.CompletedProcess[str]:
@@ -43,11 +45,25 @@ def test_check_refuses_a_profile_with_an_unknown_key(tmp_path: Path) -> None:
     assert completed.stderr == (f"kvtest: {tmp_path}/mine.toml: unknown key 'shin'\n  hint: did you mean 'shim'?\n")
 
 
+@needs_root
+def test_a_run_without_root_skips_and_says_so(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "kvtest", "run", "runtime", "-n", "0", "-k", "running_container"]
+    completed = subprocess.run(
+        ["unshare", "--user", "--map-user=1000", *command, "--results", str(tmp_path / "results")],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert "capability 'runtime' is missing: not root, which shims need: run it with sudo" in completed.stdout
+    assert "2 skipped" in completed.stdout
+
+
 @pytest.mark.parametrize(
     ("script", "seen"),
     [
         ("echo no such plugin >&2; exit 3", "it ended: exit status 3; its log ends with:\nno such plugin"),
-        ("echo thinking; exec sleep 1000", "waited 0.5 s for containerd to be ready; its log ends with:\nthinking"),
+        ("echo thinking; exec sleep 1000", "waited 3.0 s for containerd to be ready; its log ends with:\nthinking"),
     ],
 )
 def test_a_containerd_that_does_not_start(
@@ -56,7 +72,7 @@ def test_a_containerd_that_does_not_start(
     program = tmp_path / "containerd"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o700)
-    monkeypatch.setattr(containerd, "_STARTING_SECONDS", 0.5)
+    monkeypatch.setattr(containerd, "_STARTING_SECONDS", 3.0)
     with RunDirectory() as directory, pytest.raises(ContainerdError) as caught:
         containerd.Containerd(directory.path, program)
     assert f"{program} did not start: {seen}" in str(caught.value)

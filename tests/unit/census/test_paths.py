@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from kvtest.census import Kind, Ledger, Marks
 from kvtest.census.removal import remove_by_force
 from kvtest.ownership import AdoptedProcess, run
+from kvtest.ownership.keeper import end
 
 
 def test_a_path_of_ours_is_found_and_removed(tmp_path: Path) -> None:
@@ -40,3 +42,16 @@ def test_a_process_is_ended_by_force() -> None:
         remove_by_force(left)
         assert process.wait(10.0) == -9
     ledger.assert_clean(within=1.0)
+
+
+@pytest.mark.skipif(not os.access("/sys/fs/cgroup/freezer", os.W_OK), reason="no cgroups v1, or no permission")
+def test_a_frozen_process_is_ended_by_force() -> None:
+    cgroup = Path(f"/sys/fs/cgroup/freezer/kvtest-test-{os.getpid()}")
+    cgroup.mkdir()
+    pid = int(run(["sh", "-c", "sleep 1000 >/dev/null & echo $!"], deadline=10.0).stdout)
+    with AdoptedProcess(pid) as process:
+        (cgroup / "cgroup.procs").write_text(str(pid))
+        (cgroup / "freezer.state").write_text("FROZEN")
+        end(pid)
+        assert process.wait(10.0) == -9
+    cgroup.rmdir()

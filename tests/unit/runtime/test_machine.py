@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finding the virtual machine of a pod."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from kvtest.runtime.machine import agent_of, processes_of
+from kvtest.runtime.profile import VirtualMachine, load
+
+
+def test_a_machine_is_found_by_its_command_line() -> None:
+    machine = load("kata").vm
+    assert machine is not None
+    script = "print(flush=True); input()"
+    command = [
+        sys.executable,
+        "-c",
+        script,
+        "/usr/bin/qemu-system-x86_64",
+        "-name",
+        "sandbox-kvtest-one,debug-threads=on",
+    ]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert processes_of(machine, "kvtest-one") == [process.pid]
+        assert processes_of(machine, "kvtest-two") == []
+        process.communicate(b"\n")
+    assert processes_of(machine, "kvtest-one") == []
+
+
+def test_the_address_of_an_agent_names_the_pod() -> None:
+    assert (
+        agent_of(VirtualMachine("", "hvsock:///run/{pod}/vsock:1024"), "kvtest-one")
+        == "hvsock:///run/kvtest-one/vsock:1024"
+    )
+    assert agent_of(VirtualMachine(""), "kvtest-one") is None
