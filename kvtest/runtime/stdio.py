@@ -126,11 +126,10 @@ class Input:
     def close(self) -> None:
         """Write no more, and remove the fifo."""
         if self._opener is not None:
-            # Lets it go on; held until it has, for it may not have come to its opening yet.
-            reader = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+            reader = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)  # for whoever still waits for one
             self._opener.join()
-            os.close(reader)
             self._opener = None
+            os.close(reader)
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

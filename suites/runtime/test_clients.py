@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from kvtest import Container, Pod, Pods, Status, requirement
+from kvtest.errors import RPCError
 from kvtest.runtime.shim import connect_again
 
 PATIENCE = 20.0
@@ -63,7 +64,7 @@ def test_the_end_of_a_process_leaves_the_container_running(pod: Pod, end: str) -
 def test_a_program_that_does_not_exist_fails_to_start(pod: Pod) -> None:
     container = pod.run(FOREVER)
     process = container.exec(["no-such-program"], start=False)
-    with pytest.raises(Exception, match="no-such-program"):
+    with pytest.raises(RPCError, match="no-such-program"):
         process.start()
     assert container.output_of(["echo", "here"]) == b"here\n"
 

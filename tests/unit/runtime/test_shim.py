@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from pathlib import Path
@@ -70,7 +71,7 @@ def test_a_shim_that_fails(tmp_path: Path) -> None:
 
 def test_a_shim_that_hangs_in_start(tmp_path: Path) -> None:
     message = refused(place_of(tmp_path, "exec sleep 1000"), 0.3)
-    assert "did not come to the end of 'start' in 0.3 s; it said:\nwhat the shim has logged" in message
+    assert re.search("did not come to the end of 'start' in [0-9.]+ s; it said:\nwhat the shim has logged", message)
     assert "hint: run it by hand in a bundle" in message
 
 
@@ -91,13 +92,13 @@ def test_a_shim_that_ends_at_once(tmp_path: Path) -> None:
     [
         (f"{TAKE}; taken.sendall(b'HTTP/1.1 400 Bad Request'); {WAIT}", "does not speak ttRPC"),
         (TAKE, "the connection ended"),
-        (f"{TAKE}; {WAIT}", "waited 1.0 s for the answer"),
+        (f"{TAKE}; {WAIT}", "for the answer to"),
     ],
     ids=["garbage", "nothing", "silence"],
 )
 def test_a_shim_that_does_not_answer(tmp_path: Path, answer: str, seen: str) -> None:
     place = place_of(tmp_path, LISTEN.format(answer=answer), interpreter=sys.executable)
-    message = refused(place, 1.0)
+    message = refused(place, 3.0)
     assert f"does not answer at {place.bundle}/shim.sock" in message
     assert seen in message
     assert "hint: is it a containerd shim v2?" in message
@@ -163,7 +164,7 @@ def test_delete_that_fails_and_delete_that_hangs(tmp_path: Path) -> None:
     with pytest.raises(ShimError, match="'delete' ended with status 4; it said:\nbroken"):
         shim.delete(place, Deadline(10.0))
     (place.bundle / "hang").touch()
-    with pytest.raises(ShimError, match=r"did not come to the end of 'delete' in 0\.3 s"):
+    with pytest.raises(ShimError, match=r"did not come to the end of 'delete' in [0-9.]+ s"):
         shim.delete(place, Deadline(0.3))
 
 
