@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from kvtest.cli.console import errors
-from kvtest.settings import SETTINGS, Settings, load
+from kvtest.settings import SETTINGS, LoadedSettings, Settings, load
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -67,7 +67,12 @@ def settings_of(given: Given) -> Settings:
     Raises:
         SettingError: One of them is wrong.
     """
-    return load(given, os.environ, {}, Path.cwd(), flag_prefix="--").settings
+    return loaded_of(given).settings
+
+
+def loaded_of(given: Given) -> LoadedSettings:
+    """Return the settings in force for a command, and where they come from; raises as :func:`settings_of` does."""
+    return load(given, os.environ, {}, Path.cwd(), flag_prefix="--")
 
 
 def pytest_flags(given: Given) -> list[str]:

@@ -15,7 +15,7 @@ import pytest
 import typer
 
 from kvtest.cli.console import progress
-from kvtest.cli.options import Given, pytest_flags, settings_of, with_settings
+from kvtest.cli.options import Given, loaded_of, pytest_flags, with_settings
 from kvtest.cli.status import status_of_run
 from kvtest.errors import SettingError, UnknownNameError, UsageError
 from kvtest.harness import GuestFactory
@@ -23,6 +23,7 @@ from kvtest.host.memory import available_memory
 from kvtest.report import Results
 from kvtest.report.directory import results_of_one_run
 from kvtest.resources import suites_directory
+from kvtest.runtime import preflight
 
 # MiB that a worker takes besides a guest's memory: pytest, QEMU, and the copy of the memory that vsock needs.
 _WORKER_MEMORY = 512
@@ -51,7 +52,8 @@ def run(
     The summary counts the requirements that are met, violated, not applicable and not tested.
     It names every violated one; `kvtest report` shows all of them.
     """
-    settings = settings_of(given)
+    loaded = loaded_of(given)
+    settings = loaded.settings
     targets, ours = _targets(what or [])
     if workers is not None and workers != "auto" and not workers.isdecimal():
         raise SettingError(f"-n {workers}: the number of workers is a number, or auto")
@@ -78,6 +80,8 @@ def run(
         # Before pytest starts, so that whatever is wrong with this machine is one message and not one per test.
         if seen.guests:
             GuestFactory(settings, settings.results / "guests", progress=progress).prepare()
+        if seen.pods:
+            preflight.prepare(loaded)
         status = pytest.main([*how, *selection], plugins=[watcher])
     raise typer.Exit(status_of_run(int(status), watcher.results))
 
@@ -95,14 +99,17 @@ def workers_for(tests: int, memory: int) -> int:
 
 
 class _Counter:
-    """Counts the tests of a session, and those that want a guest."""
+    """Counts the tests of a session, and those that want a guest or a runtime."""
 
     tests = 0
     guests = 0
+    pods = 0
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self.tests = len(session.items)
-        self.guests = sum("guest" in getattr(item, "fixturenames", ()) for item in session.items)
+        self.guests, self.pods = (
+            sum(name in getattr(item, "fixturenames", ()) for item in session.items) for name in ("guest", "runtime")
+        )
 
 
 def _look_at(selection: list[str]) -> _Counter:

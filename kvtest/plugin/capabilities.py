@@ -40,13 +40,14 @@ def _vhost_vsock(_config: pytest.Config) -> str | None:
 
 def _runtime(config: pytest.Config) -> str | None:
     from kvtest.errors import KvtestError
-    from kvtest.plugin.session import session_of
+    from kvtest.plugin.options import loaded
     from kvtest.runtime.installation import find
+    from kvtest.runtime.preflight import chosen
 
-    try:
-        find(session_of(config).settings)
-    except UsageError:  # the user's own mistake is no property of the machine: the fixture raises it
+    if chosen(loaded(config)):  # what the user has asked for is not left out: the fixture says what is missing
         return None
+    try:
+        find(loaded(config).settings)
     except KvtestError as error:
         return f"{error.message}: {error.hint}"
     return None

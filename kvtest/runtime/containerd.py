@@ -9,9 +9,8 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from kvtest.deadline import Deadline
@@ -20,7 +19,7 @@ from kvtest.ownership import OwnedProcess, wait_readable
 from kvtest.rpc.api import load
 from kvtest.runtime.backend import NAMESPACE, Plan, Surroundings
 from kvtest.runtime.events import Event, EventLog, decode
-from kvtest.runtime.installation import find_program
+from kvtest.runtime.installation import Installation, find_program
 from kvtest.runtime.profile import OptionsType
 from kvtest.runtime.shim import ShimProcess, connect_again
 from kvtest.runtime.tasks import ExitStatus, Tasks
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
 _CURE = "apt-get install --no-install-recommends containerd"
 _SPEC = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
+_OURS = "io.containerd.kvtest-asked-for.v2"
 _STARTING_SECONDS = 20.0
 _ENDING_SECONDS = 10.0
 _CONFIGURATION = """\
@@ -59,20 +59,44 @@ def find_containerd() -> Path:
     return Path(program)
 
 
+def _program_of(runtime: str) -> str:
+    """Return the program that containerd looks for (runtime/v2/README.md of containerd)."""
+    kind, version = runtime.split(".")[-2:]
+    return f"containerd-shim-{kind}-{version}"
+
+
+def _runtime_of(installation: Installation) -> str:
+    """Return what containerd is to call a runtime.
+
+    A shim that is not where containerd would look gets a name of its own: it may be a script that runs the one of the
+    usual name.
+    """
+    usual = installation.profile.runtime
+    return usual if find_program(_program_of(usual)) == str(installation.shim) else _OURS
+
+
+def _environment(directory: Path, installation: Installation) -> dict[str, str]:
+    """Return what has containerd find the shim of a runtime, wherever it is, and the shim what it needs."""
+    directory.mkdir()
+    (directory / _program_of(_OURS)).symlink_to(installation.shim)
+    environment = installation.environment
+    return {**environment, "PATH": f"{environment['PATH']}:{directory}"}
+
+
 class Containerd:
     """A containerd that ends with us, and has nothing in common with the machine's own.
 
     Args:
         directory: Where it keeps everything; its path has to be short.
         program: The program.
-        environment: What is added to its environment, and so to that of its shims.
+        installation: The runtime whose shim it is to find by name; those on ``PATH`` if ``None``.
 
     Raises:
         ContainerdError: It did not start; the end of its log is in the message.
         MissingToolError: It is not a program.
     """
 
-    def __init__(self, directory: Path, program: Path, environment: Mapping[str, str] = MappingProxyType({})) -> None:
+    def __init__(self, directory: Path, program: Path, installation: Installation | None = None) -> None:
         import grpc
 
         self.directory = directory
@@ -89,10 +113,10 @@ class Containerd:
             self._process = OwnedProcess(
                 [program, "--config", configuration],
                 output=self.log,
-                environment={  # NOTIFY_SOCKET: see sd_notify(3)
+                environment={
                     **os.environ,
-                    **environment,
-                    "NOTIFY_SOCKET": str(directory / "notify"),
+                    **(_environment(directory / "bin", installation) if installation is not None else {}),
+                    "NOTIFY_SOCKET": str(directory / "notify"),  # as sd_notify(3) has it
                 },
             )
             try:
@@ -226,7 +250,7 @@ class ContainerdBackend:
             }
         container = {
             "id": plan.name,
-            "runtime": {"name": self._given.installation.profile.runtime, **options},
+            "runtime": {"name": _runtime_of(self._given.installation), **options},
             "spec": {"type_url": _SPEC, "value": json.dumps(plan.spec).encode()},
         }
         self._containers.call("Create", deadline, container=container)

@@ -64,10 +64,7 @@ class RuntimeUnderTest:
         if self._containerd is None:
             with self.ledger.lasting(_CONTAINERD), contextlib.ExitStack() as opened:
                 directory = opened.enter_context(RunDirectory(self.base))
-                self._containerd = (
-                    Containerd(directory.path, find_containerd(), self.installation.environment),
-                    directory,
-                )
+                self._containerd = (Containerd(directory.path, find_containerd(), self.installation), directory)
                 opened.pop_all()
         return self._containerd[0]
 

@@ -189,6 +189,11 @@ def _check(profile: Profile, path: Path) -> None:
     for bound in ("call_bound", "detection_bound", "cleanup_bound"):
         if getattr(profile, bound) <= 0:
             raise ProfileError(f"{path}: {bound!r} must be more than 0 seconds")
+    if profile.runtime.count(".") < 1 or not all(profile.runtime.split(".")):
+        raise ProfileError(
+            f"{path}: 'runtime' is {profile.runtime!r}, of which containerd makes no program's name",
+            hint="such as io.containerd.runc.v2 for containerd-shim-runc-v2",
+        )
     if profile.options.type is not OptionsType.RUNC and (profile.options.binary or profile.options.root):
         raise ProfileError(
             f"{path}: 'options.binary' and 'options.root' are of {OptionsType.RUNC}",

@@ -30,6 +30,7 @@ from kvtest.runtime.tasks import TASK, ExitStatus, ShimTasks
 
 _LONGEST_TAIL = 2000
 _SCHEME = "unix://"
+_ANSWER = 'such as {"version": 2, "address": "unix:///run/shim.sock", "protocol": "ttrpc"}, or the address alone'
 
 
 @frozen
@@ -162,11 +163,13 @@ def parse_address(text: str, shim: Path) -> Path:
         except ValueError:
             answer = None
         if not isinstance(answer, dict) or not isinstance(answer.get("address"), str):
-            raise ShimError(f"{shim}: 'start' printed JSON without an address: {written[:200]!r}")
+            raise ShimError(f"{shim}: 'start' printed JSON without an address: {written[:200]!r}", hint=_ANSWER)
         if answer.get("protocol", "ttrpc") != "ttrpc":
-            raise ShimError(f"{shim} speaks {answer['protocol']}, kvtest speaks ttrpc")
+            raise ShimError(f"{shim} speaks {answer['protocol']!r}, kvtest speaks ttrpc", hint=_ANSWER)
         if answer.get("version", 2) not in (2, 3):
-            raise ShimError(f"{shim} speaks version {answer['version']} of the Task API, kvtest speaks 2 and 3")
+            raise ShimError(
+                f"{shim} speaks version {answer['version']!r} of the Task API, kvtest speaks 2 and 3", hint=_ANSWER
+            )
         address = answer["address"]
     path = address.removeprefix(_SCHEME)
     if not path.startswith("/") or any(character.isspace() for character in path):

@@ -47,17 +47,6 @@ def test_check_refuses_a_profile_with_an_unknown_key(tmp_path: Path) -> None:
 
 
 @needs_root
-def test_a_run_without_the_shim_skips_and_says_how_to_get_it(tmp_path: Path) -> None:
-    results = str(tmp_path / "results")
-    completed = kvtest(
-        "run", "runtime", "-n", "0", "-k", "running_container", "--runtime", "kata", "--results", results
-    )
-    assert "capability 'runtime' is missing: there is no containerd-shim-kata-v2" in completed.stdout
-    assert "install Kata Containers" in completed.stdout
-    assert "1 failed" not in completed.stdout
-
-
-@needs_root
 def test_a_run_without_root_skips_and_says_so(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "kvtest", "run", "runtime", "-n", "0", "-k", "running_container"]
     completed = subprocess.run(
@@ -69,14 +58,6 @@ def test_a_run_without_root_skips_and_says_so(tmp_path: Path) -> None:
     )
     assert "capability 'runtime' is missing: not root, which shims need: run it with sudo" in completed.stdout
     assert "2 skipped" in completed.stdout
-
-
-@needs_root
-def test_a_shim_that_is_no_shim_ends_the_run_with_its_message(tmp_path: Path) -> None:
-    words = ("run", "runtime", "-n", "0", "-k", "running_container and direct", "--shim", "/bin/true")
-    completed = kvtest(*words, "--results", str(tmp_path / "results"))
-    assert completed.returncode == 2, completed.stdout + completed.stderr
-    assert "/bin/true: 'start' printed no address" in completed.stdout
 
 
 @pytest.mark.parametrize(

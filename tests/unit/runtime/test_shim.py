@@ -142,7 +142,7 @@ def test_addresses_come_in_several_forms(printed: str, path: str) -> None:
     [
         ("{", "printed JSON without an address"),
         ('{"version":3}', "printed JSON without an address"),
-        ('{"version":3,"address":"unix:///s","protocol":"grpc"}', "speaks grpc, kvtest speaks ttrpc"),
+        ('{"version":3,"address":"unix:///s","protocol":"grpc"}', "speaks 'grpc', kvtest speaks ttrpc"),
         ('{"version":9,"address":"unix:///s"}', "speaks version 9 of the Task API"),
         ("unix://relative", "no address"),
         ("unix:///one unix:///two", "no address"),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,29 @@ def test_input_that_nobody_reads_can_be_closed(tmp_path: Path) -> None:
     stream.open()
     stream.close()
     assert not stream.path.exists()
+
+
+def test_input_that_nobody_has_come_to_open_yet_can_be_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one who opens the writing end comes to it after the other has opened the reading end."""
+    stream = Input(tmp_path / "in")
+    reading, really = threading.Event(), os.open
+
+    def open_late(path: Path, flags: int) -> int:
+        if flags & os.O_WRONLY:
+            reading.wait(5.0)
+        descriptor = really(path, flags)
+        if not flags & os.O_WRONLY:
+            reading.set()
+        return descriptor
+
+    monkeypatch.setattr(os, "open", open_late)
+    stream.open()
+    closing = threading.Thread(target=stream.close, daemon=True)
+    closing.start()
+    closing.join(2.0)
+    stuck = closing.is_alive()
+    if stuck:
+        reader = really(stream.path, os.O_RDONLY | os.O_NONBLOCK)
+        closing.join()
+        os.close(reader)
+    assert not stuck

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Before the first test: a runtime that cannot be run at all is one message, and not one per test."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from pathlib import Path
+
+from kvtest.deadline import Deadline
+from kvtest.errors import KvtestError, UsageError
+from kvtest.ownership import RunDirectory
+from kvtest.runtime.backend import Surroundings
+from kvtest.runtime.direct import DirectBackend
+from kvtest.runtime.installation import Installation, find
+from kvtest.settings import LoadedSettings
+
+START_SECONDS = 10.0
+"""Seconds that a shim may take to start and answer, and to end; it has no container yet."""
+
+_CHOICES = ("runtime", "shim", "runtime_config")
+
+
+def chosen(loaded: LoadedSettings) -> bool:
+    """Return whether the user has named what is to be tested: what was asked for is not left out without an error."""
+    return any(setting.name in _CHOICES for setting, _, _ in loaded.changed())
+
+
+def prepare(loaded: LoadedSettings) -> None:
+    """See that the runtime can be run, as far as that does not take a container.
+
+    Where the machine lacks the default runtime, nothing is said: its tests are skipped, with the reason.
+
+    Args:
+        loaded: The settings.
+
+    Raises:
+        KvtestError: A runtime that the user has named is missing something, or a shim does not start.
+    """
+    try:
+        installation = find(loaded.settings)
+    except KvtestError as error:
+        if isinstance(error, UsageError) or chosen(loaded):
+            raise
+        return
+    try_start(installation, loaded.settings.run_directory)
+
+
+def try_start(installation: Installation, base: Path | None = None, within: float = START_SECONDS) -> None:
+    """Start a shim without a container, and end it.
+
+    Args:
+        installation: The runtime.
+        base: Where to make a run directory; chosen if ``None``.
+        within: Seconds that it may take.
+
+    Raises:
+        ShimError: It did not start.
+    """
+    deadline = Deadline(within)
+    with RunDirectory(base) as directory:
+        surroundings = Surroundings(f"kvtest-{secrets.token_hex(5)}", installation, directory.path)
+        backend = DirectBackend(surroundings, lambda _event: None, lambda _path: None)
+        try:
+            backend.open(deadline)
+            with contextlib.suppress(KvtestError):  # how it ends is for the tests
+                backend.end(deadline)
+        finally:
+            backend.close()
