@@ -47,13 +47,11 @@ class Ledger:
             owner: Who has it: anything that can be a key.
         """
         before = survey(self.marks)
-        try:
-            yield
-        finally:
-            # What somebody within has taken already stays theirs.
-            made = survey(self.marks) - before - frozenset().union(*self._lasting.values())
-            self._lasting[owner] = self._lasting.get(owner, frozenset()) | made
-            self._known |= made
+        yield  # what is left by something that failed is nobody's
+        # What somebody within has taken already stays theirs.
+        made = survey(self.marks) - before - frozenset().union(*self._lasting.values())
+        self._lasting[owner] = self._lasting.get(owner, frozenset()) | made
+        self._known |= made
 
     def release(self, owner: object) -> None:
         """Expect what an owner had to be gone, or to belong to the present test; harmless if it had nothing."""

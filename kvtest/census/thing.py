@@ -26,7 +26,7 @@ class Kind(StrEnum):
     LOOP_DEVICE = "loop-device"
 
 
-@frozen(order=True)
+@frozen
 class Thing:
     """Something that exists.
 
@@ -43,6 +43,11 @@ class Thing:
     text: str = field(eq=False)
     pid: int = field(default=0, eq=False)
     namespace: int = field(default=0, eq=False)
+
+    def __lt__(self, other: Thing) -> bool:
+        """Sort by kind as they are listed above, so that what tells most comes first."""
+        kinds = list(Kind)
+        return (kinds.index(self.kind), self.identity) < (kinds.index(other.kind), other.identity)
 
     def __str__(self) -> str:
         return f"{self.kind} {self.text}"

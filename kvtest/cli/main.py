@@ -23,7 +23,7 @@ app = typer.Typer(
 app.command("run", epilog=STATUSES)(suites.run)
 app.command("report", epilog=STATUSES)(report.report)
 app.command("doctor")(doctor.doctor)
-app.command("shell")(shell.shell)
+app.command("shell", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(shell.shell)
 app.command("gc")(gc.gc)
 app.add_typer(image.app, name="image")
 app.add_typer(runtime.app, name="runtime")

@@ -72,6 +72,10 @@ class GuestFactory:
             self._images[name] = cache.ensure(*name, self._progress, agent=agent)
         return self._images[name]
 
+    def knows_image(self, kernel: str | None = None, recipe: str | None = None) -> bool:
+        """Whether :meth:`image` would return what it has returned before."""
+        return (kernel or self.settings.guest_kernel, recipe or self.settings.guest_image) in self._images
+
     @property
     def accelerator(self) -> Decision:
         """Which accelerator is used, and why."""

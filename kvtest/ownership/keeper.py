@@ -21,6 +21,7 @@ from __future__ import annotations
 import array
 import contextlib
 import ctypes
+import errno
 import fcntl
 import json
 import os
@@ -206,6 +207,8 @@ def _become(message: dict[str, Any], descriptors: list[int], failures: int) -> N
         os.execvpe(message["argv"][0], message["argv"], present)
     except OSError as error:
         os.write(failures, str(error.errno).encode())
+    except ValueError:  # a null byte in an argument
+        os.write(failures, str(errno.EINVAL).encode())
     finally:
         os._exit(127)
 

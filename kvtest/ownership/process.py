@@ -95,9 +95,12 @@ class _Child:
         return ""
 
     def close(self) -> None:
-        """Kill it, reap it, and give its descriptor back."""
+        """Kill it and its process group, reap it, and give its descriptor back."""
         if self.pidfd < 0:
             return
+        if self.running:
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # one that leads no group has none
+                os.killpg(self.pid, signal.SIGKILL)
         self.kill()
         self._status.result(_REAPING_SECONDS)
         os.close(self.pidfd)

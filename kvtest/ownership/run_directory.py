@@ -13,8 +13,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +27,8 @@ from kvtest.ownership.owner import current_keeper
 SOCKET_PATH_LIMIT = 107
 _LONGEST_NAME = "vsock_4294967295"
 _PREFIX = "kvtest-"
+_NAME = re.compile(rf"{_PREFIX}[0-9a-f]{{8}}")
+_MODE = 0o700
 _made: set[Path] = set()  # by this process; what has gone is taken out when somebody looks
 
 
@@ -95,12 +99,16 @@ def left_behind(base: Path) -> Iterator[Path]:
         base: Where to look; need not exist.
     """
     for path in sorted(base.glob(f"{_PREFIX}*")) if base.is_dir() else []:
+        if not _NAME.fullmatch(path.name):  # a project may have directories whose names begin so
+            continue
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError:  # not a directory, or gone by now
             continue
         try:
-            if os.fstat(descriptor).st_uid == os.geteuid() and _locked(descriptor):
+            status = os.fstat(descriptor)
+            ours = status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) == _MODE
+            if ours and _locked(descriptor):
                 yield path
         finally:
             os.close(descriptor)
@@ -111,7 +119,7 @@ def _make(parent: Path) -> tuple[Path, int]:
     while True:
         path = parent / f"{_PREFIX}{secrets.token_hex(4)}"
         current_keeper().remove(path)  # before it is made: there is no moment in which nobody would remove it
-        path.mkdir(mode=0o700)
+        path.mkdir(mode=_MODE)
         _made.add(path)
         with contextlib.suppress(FileNotFoundError):  # taken for left behind, before it was locked
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

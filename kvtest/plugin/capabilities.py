@@ -99,7 +99,7 @@ def names_of(item: pytest.Item) -> list[str]:
         if not mark.args:
             raise UsageError("@pytest.mark.capability needs a name")
         for name in mark.args:
-            if name not in _CHECKS:
+            if not isinstance(name, str) or name not in _CHECKS:
                 raise UnknownNameError("capability", str(name), _CHECKS)
             names.append(name)
     return names

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from kvtest.census import Ledger
 
 
+_RAISED = pytest.StashKey[bool]()
+
+
 @pytest.fixture
 def census(request: pytest.FixtureRequest) -> Ledger:
     """What exists on the host because of this test; tell its marks how to know what no process of ours holds."""
@@ -29,7 +32,11 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
     if is_ours(item):
         from kvtest.plugin.session import session_of
 
-        session_of(item.config).ledger.open()
+        session = session_of(item.config)
+        # What other workers' tests keep is in other directories.
+        session.ledger.marks.places.clear()
+        session.ledger.marks.add_place(session.artifacts(item))
+        session.ledger.open()
     return (yield)
 
 
@@ -40,16 +47,35 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
     Raises:
         LeakError: It has.
     """
-    result = yield
     session = existing_session(item.config)
+    temporary = getattr(item, "funcargs", {}).get("tmp_path")
+    if session is not None and temporary is not None:
+        session.ledger.marks.add_place(temporary)
+    result = yield
     if session is not None and is_ours(item):
         from kvtest.census import Kind
         from kvtest.deadline import Deadline
 
         # What a failed test had open, pytest keeps with its traceback.
-        failed = any(name == "error" for name, _ in item.user_properties)
+        failed = _RAISED in item.stash
         session.ledger.close(Deadline(session.settings.census_timeout), without=(Kind.DESCRIPTOR,) if failed else ())
     return result
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let a leak be a failure also of a test that is expected to fail: nobody expects that one."""
+    report = yield
+    if call.excinfo is not None:
+        item.stash[_RAISED] = True
+        from kvtest.errors import LeakError
+
+        if isinstance(call.excinfo.value, LeakError) and hasattr(report, "wasxfail"):
+            del report.wasxfail
+            report.outcome = "failed"
+    return report
 
 
 @pytest.hookimpl(wrapper=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kvtest.plugin.collection import following_item, guest_request
+from kvtest.plugin.timeouts import suspended
 from kvtest.transport import Transport
 
 if TYPE_CHECKING:
@@ -50,10 +51,12 @@ def guest(request: pytest.FixtureRequest, artifacts: Path) -> Iterator[Guest]:
     session = session_of(request.config)
     session.prepare()
     wanted = guest_request(request.node)
-    configuration = _configuration(session, request.node, wanted)
+    with suspended():  # an image may have to be built
+        configuration = _configuration(session, request.node, wanted)
     if not wanted.cold:
         session.make_template(configuration)
     if wanted.scope == "module" and not wanted.fresh:
+        session.drop_ahead()
         shared: SharedGuests = request.getfixturevalue("_guests_of_the_module")
         lent: AbstractContextManager[Guest] = shared.lend(configuration, cold=wanted.cold)
     else:
@@ -74,7 +77,9 @@ def _start_ahead(session: Session, item: pytest.Item) -> None:
         return
     wanted = guest_request(following)
     measured = any(test.get_closest_marker("measurement") for test in (item, following))
-    if not (measured or wanted.cold or (wanted.scope == "module" and not wanted.fresh)):
+    # An image that is not there yet is the other test's business, and so is what is wrong with it.
+    known = session.factory.knows_image(wanted.kernel, wanted.image)
+    if known and not (measured or wanted.cold or (wanted.scope == "module" and not wanted.fresh)):
         session.start_ahead(_configuration(session, following, wanted))
 
 

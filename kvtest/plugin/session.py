@@ -43,7 +43,6 @@ class Session:
         current_keeper()  # lasts as long as this process, so it is there before the first census
         self.factory = GuestFactory(self.settings, self.results / "guests", label=f"guest-{worker}")
         self.ledger = Ledger(Marks(), self.settings.census_ignore)
-        self.ledger.marks.add_place(self.results)
         self._host: LocalHost | None = None
         self._prepared = False
         self._problem: KvtestError | None = None
@@ -84,6 +83,11 @@ class Session:
         if self.settings.guest_start is GuestStart.CLONE:
             with suspended():
                 self.factory.template(configuration)
+
+    def drop_ahead(self) -> None:
+        """End the guest that was started ahead, if there is one."""
+        self.ledger.release(_AHEAD)
+        self.factory.drop_ahead()
 
     def start(self, configuration: Configuration, *, cold: bool) -> Guest:
         """Start a guest for one test; see :meth:`kvtest.harness.GuestFactory.start`."""

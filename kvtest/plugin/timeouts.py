@@ -23,6 +23,8 @@ _AGAIN_SECONDS = 10.0
 if TYPE_CHECKING:
     from types import FrameType
 
+    from kvtest.errors import DeadlineExceededError
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
@@ -64,19 +66,30 @@ def watched(item: pytest.Item, awaited: str) -> Iterator[None]:
     from kvtest.plugin.session import session_of
 
     deadline = Deadline(session_of(item.config).settings.test_timeout)
+    error: DeadlineExceededError | None = None
 
-    def expire(_number: int, _frame: FrameType | None) -> None:
-        error = deadline.exceeded(awaited)
+    def expire(number: int, frame: FrameType | None) -> None:
+        __tracebackhide__ = True
+        nonlocal error
+        if not deadline.expired:  # an alarm of the test's own
+            if callable(before):
+                before(number, frame)
+            return
+        error = error or deadline.exceeded(awaited)
         keep_diagnosis(item)
         raise error
 
     before = signal.signal(signal.SIGALRM, expire)
-    signal.setitimer(signal.ITIMER_REAL, deadline.remaining or 0.0, _AGAIN_SECONDS)
+    theirs = signal.setitimer(signal.ITIMER_REAL, deadline.remaining or 0.0, _AGAIN_SECONDS)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, before)
+        if theirs[0]:  # one that a fixture has set goes on
+            signal.setitimer(signal.ITIMER_REAL, *theirs)
+    if deadline.expired:  # the test has caught the exception, or has put the alarm off
+        raise error or deadline.exceeded(awaited)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from attrs import frozen
 from kvtest.errors import HostError, KvtestError, MissingToolError
 from kvtest.ownership import run
 from kvtest.runtime import rootfs
-from kvtest.runtime.profile import Cgroups, OptionsType, Profile
+from kvtest.runtime.profile import Cgroups, Feature, OptionsType, Profile
 from kvtest.runtime.profile import load as load_profile
 from kvtest.settings import Settings
 
@@ -105,6 +105,11 @@ def find(settings: Settings) -> Installation:
     return Installation(profile, shim_of(profile, settings), configuration_of(profile, settings))
 
 
+def root_is_mount_point() -> bool:
+    """Whether our root is one, so that its propagation can be changed, as runc does for each container (mount(2))."""
+    return any(line.split(" ")[4] == "/" for line in _mount_table())
+
+
 def problems(profile: Profile, settings: Settings) -> Iterator[KvtestError]:
     """Yield everything that keeps a runtime from being run on this machine, with the cures."""
     if os.geteuid() != 0:
@@ -125,6 +130,11 @@ def problems(profile: Profile, settings: Settings) -> Iterator[KvtestError]:
         if find_program(program.name) is None:
             found = False
             yield MissingToolError(f"there is no {program.name}", hint=program.cure)
+    if Feature.INIT_ON_HOST in profile.features and not root_is_mount_point():
+        yield HostError(
+            f"{profile.name} cannot make containers below this root, which is no mount point (a chroot?)",
+            hint="run it outside of the chroot, or enter that with pivot_root(8)",
+        )
     cgroups = cgroup_version()
     if cgroups not in profile.cgroups:
         yield HostError(

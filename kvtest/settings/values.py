@@ -189,6 +189,9 @@ class WholeNumber(Kind[int]):
         return value
 
 
+_LONGEST_SECONDS = 1e6  # more than a week; what waits takes no more than some 2 million
+
+
 class Seconds(Kind[float]):
     """A length of time in seconds."""
 
@@ -205,8 +208,10 @@ class Seconds(Kind[float]):
         """Return a positive, finite number of seconds."""
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise InvalidValueError(f"{value!r} is not a number of seconds", "a number, such as 30 or 2.5")
-        if not 0 < value < float("inf"):
-            raise InvalidValueError(f"{value!r} is not a usable number of seconds", "a number greater than 0")
+        if not 0 < value <= _LONGEST_SECONDS:
+            raise InvalidValueError(
+                f"{value!r} is not a usable number of seconds", f"a number from 0 to {_LONGEST_SECONDS:.0f}"
+            )
         return float(value)
 
     def render(self, value: float) -> str:

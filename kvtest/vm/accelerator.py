@@ -8,6 +8,7 @@ the next boot of the host and is kept in the cache.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import struct
@@ -79,7 +80,7 @@ def _remembered_problem(qemu: QEMU, kernel: Path, cache: Path) -> str | None:
     if problem is not None:  # cheap to find, and cured without a reboot (chmod, modprobe): never remembered
         return problem
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    key = {"boot": boot, "qemu": qemu.path, "version": qemu.version}
+    key = {"boot": boot, "qemu": qemu.path, "version": qemu.version, "kernel": str(kernel)}
     memory = cache / "accelerator.json"
     try:
         remembered = json.loads(memory.read_text())
@@ -89,8 +90,9 @@ def _remembered_problem(qemu: QEMU, kernel: Path, cache: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError):
         pass  # none yet, or not ours: probe again and write it anew
     problem = probe(qemu, kernel, Accelerator.KVM, Deadline(_PROBE_SECONDS))
-    cache.mkdir(parents=True, exist_ok=True)
-    write_atomically(memory, json.dumps({"key": key, "problem": problem}))
+    with contextlib.suppress(OSError):  # an answer that cannot be kept is asked for again
+        cache.mkdir(parents=True, exist_ok=True)
+        write_atomically(memory, json.dumps({"key": key, "problem": problem}))
     return problem
 
 

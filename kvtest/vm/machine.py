@@ -270,7 +270,11 @@ class VM:
         except ChildProcessError as error:
             raise QMPError(f"the monitor of {self.name} cannot be opened: QEMU ended ({error})") from error
         monitor = Monitor(connection, self.artifacts / "qmp.jsonl", self.name)
-        monitor.open(deadline)
+        try:
+            monitor.open(deadline)
+        except BaseException:
+            monitor.close()
+            raise
         return monitor
 
     def _close_monitor(self) -> None:

@@ -34,7 +34,7 @@ class Restoration:
     def __init__(self, template: Template, *, shared: bool, resources: contextlib.ExitStack) -> None:
         self._template = template
         self._problem: OSError | None = None
-        self._handed_over = resources.enter_context(contextlib.ExitStack())
+        self._handed_over = contextlib.ExitStack()
         memory = template.memory
         self.pass_fds: list[int] = []
         if shared:
@@ -42,9 +42,12 @@ class Restoration:
             os.truncate(copy, template.memory.stat().st_size)
             ours, theirs = socket.socketpair()
             copier = resources.enter_context(ThreadPoolExecutor(1, "kvtest-copy"))
+            # Closed before the copier is waited for: it may be giving the state to a QEMU that never came.
+            resources.enter_context(self._handed_over)
             copier.submit(self._give, os.dup(copy), ours)
             memory, state = Path(f"/proc/self/fd/{self._hand_over(copy)}"), self._hand_over(theirs.detach())
         else:
+            resources.enter_context(self._handed_over)
             state = self._hand_over(os.open(template.state, os.O_RDONLY | os.O_CLOEXEC))
         # Written before QEMU exists, so that it need not wait for us between one command and the next.
         ours, theirs = socket.socketpair()

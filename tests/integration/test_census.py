@@ -57,7 +57,7 @@ def test_a_process_that_forked_away(ledger: Ledger, tmp_path: Path) -> None:
         process.wait(10.0)
         kinds = found(ledger)
         assert [kind for kind, _ in kinds if kind is not Kind.DESCRIPTOR] == [Kind.PROCESS]
-        assert kinds[-1][1] == f"{pid}: sleep 1000"
+        assert kinds[0][1] == f"{pid}: sleep 1000"
         os.kill(pid, 9)
     clean(ledger)
 
@@ -201,8 +201,8 @@ def test_a_network_namespace_and_a_device(ledger: Ledger) -> None:
     assert found(ledger) == [
         # The namespace has a name because it is mounted there.
         (Kind.MOUNT, f"/run/netns/{WORD}: nsfs of nsfs"),
-        (Kind.NETWORK_DEVICE, device),
         (Kind.NETWORK_NAMESPACE, f"/run/netns/{WORD}"),
+        (Kind.NETWORK_DEVICE, device),
     ]
     subprocess.run(["ip", "link", "delete", device], check=True)
     subprocess.run(["ip", "netns", "delete", WORD], check=True)

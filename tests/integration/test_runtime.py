@@ -14,9 +14,12 @@ import pytest
 from kvtest.errors import ContainerdError, MissingToolError
 from kvtest.ownership import RunDirectory
 from kvtest.runtime import containerd
+from kvtest.runtime.installation import root_is_mount_point
 
 ROOT = Path(__file__).parents[2]
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="not root: run it with sudo")
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0 or not root_is_mount_point(), reason="not root, or in a chroot: run it with sudo, outside"
+)
 
 
 def kvtest(*words: str, user: int | None = None) -> subprocess.CompletedProcess[str]:
