@@ -13,7 +13,7 @@ from kvtest.cli.console import output
 from kvtest.cli.options import Given, settings_of, with_settings
 from kvtest.image import ImageCache
 from kvtest.ownership.run_directory import default_base, left_behind
-from kvtest.vm.template_cache import TemplateCache, template_caches
+from kvtest.vm.template_cache import TemplateCache, orphans, template_caches
 
 
 @with_settings("cache", "run_directory")
@@ -21,9 +21,9 @@ def gc(
     given: Given,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed")] = False,
 ) -> None:
-    """Remove what a crash of the machine left: run directories that nobody holds, and half-made cache entries.
+    """Remove what a crash of the machine left, and templates in memory whose cache has been removed.
 
-    A run that ends, however it ends, removes these itself. What somebody is using is locked, and stays.
+    What a crash leaves are run directories that nobody holds, and half-made entries of the cache. A run that ends, however it ends, removes these itself. What somebody is using is locked, and stays.
     """
     settings = settings_of(given)
     verb, found = ("would remove" if dry_run else "removed"), False
@@ -33,6 +33,11 @@ def gc(
             if not dry_run:
                 shutil.rmtree(path)
             output.print(f"{verb} {path}", highlight=False, markup=False)
+    for path in orphans():
+        found = True
+        if not dry_run:
+            shutil.rmtree(path)
+        output.print(f"{verb} {path}", highlight=False, markup=False)
     caches: list[ImageCache | TemplateCache] = [ImageCache(settings.cache), *template_caches(settings.cache)]
     for cache in caches:
         for path in cache.half_made(remove=not dry_run):

@@ -34,6 +34,7 @@ _FREEZE_SECONDS = 30.0
 _KEPT = 8
 _KEPT_SECONDS = 3600.0
 _TMPFS = Path("/dev/shm")
+_OWNER = "cache"  # beside the templates: the directory of the cache that they belong to
 _ROOM = 4 << 30  # bytes that templates, which take some 110 MB each, must not make scarce
 
 
@@ -52,7 +53,22 @@ def template_cache(cache: Path) -> TemplateCache:
         return TemplateCache(in_cache)
     private = stat.S_ISDIR(status.st_mode) and status.st_uid == user and not status.st_mode & 0o077
     room = min(space.f_bavail * space.f_frsize, available_memory())
-    return TemplateCache(in_memory if private and room >= _ROOM else in_cache)
+    if not private or room < _ROOM:
+        return TemplateCache(in_cache)
+    in_memory.mkdir(exist_ok=True)
+    (in_memory / _OWNER).write_text(f"{cache}\n")
+    return TemplateCache(in_memory)
+
+
+def orphans() -> list[Path]:
+    """Return the directories in memory that belong to caches which have been removed."""
+    base = _places(Path("/"))[0].parent
+    found = []
+    for owner in sorted(base.glob(f"*/{_OWNER}")):
+        with contextlib.suppress(OSError):
+            if not Path(owner.read_text().strip()).is_dir():
+                found.append(owner.parent)
+    return found
 
 
 def template_caches(cache: Path) -> list[TemplateCache]:

@@ -15,6 +15,7 @@ import pytest
 
 from kvtest.deadline import Deadline
 from kvtest.ownership import RunDirectory
+from kvtest.vm.template_cache import template_cache
 from tests.processes import children_of, wait_for_end
 
 ROOT = Path(__file__).parents[2]
@@ -98,6 +99,28 @@ def test_an_owner_that_is_killed_leaves_nothing_for_gc(owner: subprocess.Popen[s
         owner.kill()
     assert wait_for_end(keepers, Deadline(20))
     assert left(base) == []
+
+
+def test_templates_of_a_cache_that_is_gone_go(base: Path) -> None:
+    cache = base / "another cache"
+    cache.mkdir()
+    templates = template_cache(cache).directory
+    assert templates.parent.parent == Path("/dev/shm"), "there is too little memory for this test"
+    command = [sys.executable, "-m", "kvtest", "gc", f"--cache={base}/cache", "--dry-run"]
+    assert str(templates) not in subprocess.run(command, check=True, capture_output=True, text=True, cwd=base).stdout
+    cache.rmdir()
+    said = subprocess.run(command[:-1], check=True, capture_output=True, text=True, cwd=base).stdout
+    assert f"removed {templates}" in said.splitlines()
+    assert not templates.exists()
+
+
+def test_what_only_begins_as_ours_stays(base: Path) -> None:
+    (base / "run").mkdir()
+    for name in ("kvtest-results", "kvtest-0123456x", "kvtest-01234567"):
+        (base / "run" / name).mkdir()  # the last one has not the mode of ours
+    (base / "run/kvtest-01234567").chmod(0o755)
+    assert gc(base) == []
+    assert len(list((base / "run").iterdir())) == 3
 
 
 def test_a_run_directory_is_locked(base: Path) -> None:
