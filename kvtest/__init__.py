@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kvtest.deadline import Deadline
     from kvtest.harness import Guest
     from kvtest.host.local import LocalHost
-    from kvtest.runtime import Container, Pod, Pods, Process, Status
+    from kvtest.runtime import Container, Pod, Pods, Process, RuntimeUnderTest, Status
     from kvtest.serial import SerialPort
     from kvtest.vsock import HybridVsock
 
@@ -32,6 +32,7 @@ __all__ = [
     "LocalHost",
     "SerialPort",
     "Pods",
+    "RuntimeUnderTest",
     "Pod",
     "Container",
     "Process",
@@ -50,6 +51,7 @@ _HOMES = {
     "Container": "kvtest.runtime",
     "Pod": "kvtest.runtime",
     "Pods": "kvtest.runtime",
+    "RuntimeUnderTest": "kvtest.runtime",
     "Process": "kvtest.runtime",
     "SerialPort": "kvtest.serial",
     "Status": "kvtest.runtime",

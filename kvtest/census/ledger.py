@@ -48,8 +48,9 @@ class Ledger:
         """
         before = survey(self.marks)
         yield  # what is left by something that failed is nobody's
-        # What somebody within has taken already stays theirs.
-        made = survey(self.marks) - before - frozenset().union(*self._lasting.values())
+        # What somebody within has taken already stays theirs; of its own it may have the like again.
+        others = [things for other, things in self._lasting.items() if other != owner]
+        made = survey(self.marks) - before - frozenset().union(*others)
         self._lasting[owner] = self._lasting.get(owner, frozenset()) | made
         self._known |= made
 

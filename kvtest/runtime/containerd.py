@@ -11,7 +11,7 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from kvtest.deadline import Deadline
 from kvtest.errors import ContainerdError, KvtestError, MissingToolError, RPCError, ShimError, StateError
@@ -27,10 +27,15 @@ from kvtest.runtime.tasks import ExitStatus, Tasks
 if TYPE_CHECKING:
     import grpc
 
+    from kvtest.runtime.containerd_tasks import ContainerdTasks, Stub
+
 _CURE = "apt-get install --no-install-recommends containerd"
 _SPEC = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
-_OURS = "io.containerd.kvtest-asked-for.v2"
+ASKED_FOR = "io.containerd.kvtest-asked-for.v2"
+"""What containerd calls a runtime whose shim is not where it would look."""
 _STARTING_SECONDS = 20.0
+# Milliseconds until a connection is tried again after containerd has ended; a second and more if nobody says so.
+_CHANNEL = [(f"grpc.{which}_reconnect_backoff_ms", 50) for which in ("initial", "min", "max")]
 _ENDING_SECONDS = 10.0
 _CONFIGURATION = """\
 version = 2
@@ -59,26 +64,26 @@ def find_containerd() -> Path:
     return Path(program)
 
 
-def _program_of(runtime: str) -> str:
+def program_of(runtime: str) -> str:
     """Return the program that containerd looks for (runtime/v2/README.md of containerd)."""
     kind, version = runtime.split(".")[-2:]
     return f"containerd-shim-{kind}-{version}"
 
 
-def _runtime_of(installation: Installation) -> str:
+def runtime_of(installation: Installation) -> str:
     """Return what containerd is to call a runtime.
 
     A shim that is not where containerd would look gets a name of its own: it may be a script that runs the one of the
     usual name.
     """
     usual = installation.profile.runtime
-    return usual if find_program(_program_of(usual)) == str(installation.shim) else _OURS
+    return usual if find_program(program_of(usual)) == str(installation.shim) else ASKED_FOR
 
 
 def _environment(directory: Path, installation: Installation) -> dict[str, str]:
     """Return what has containerd find the shim of a runtime, wherever it is, and the shim what it needs."""
     directory.mkdir()
-    (directory / _program_of(_OURS)).symlink_to(installation.shim)
+    (directory / program_of(ASKED_FOR)).symlink_to(installation.shim)
     environment = installation.environment
     return {**environment, "PATH": f"{environment['PATH']}:{directory}"}
 
@@ -97,37 +102,59 @@ class Containerd:
     """
 
     def __init__(self, directory: Path, program: Path, installation: Installation | None = None) -> None:
-        import grpc
-
         self.directory = directory
         self.socket = directory / "containerd.sock"
         self.log = directory / "containerd.log"
-        configuration = directory / "config.toml"
-        configuration.write_text(_CONFIGURATION.format(directory=directory, socket=self.socket))
+        self._program = program
+        self._environment = _environment(directory / "bin", installation) if installation is not None else {}
+        (directory / "config.toml").write_text(_CONFIGURATION.format(directory=directory, socket=self.socket))
         self._subscribers: dict[str, Callable[[Event], None]] = {}
         self._channel: grpc.Channel | None = None
         self._reader: threading.Thread | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Start it, again if it was killed: it finds what it had.
+
+        Raises:
+            ContainerdError: It did not start; the end of its log is in the message.
+            MissingToolError: It is not a program.
+        """
+        import grpc
+
         deadline = Deadline(_STARTING_SECONDS)
+        notify = self.directory / "notify"
+        notify.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
-            notified.bind(str(directory / "notify"))
+            notified.bind(str(notify))
             self._process = OwnedProcess(
-                [program, "--config", configuration],
+                [self._program, "--config", self.directory / "config.toml"],
                 output=self.log,
-                environment={
-                    **os.environ,
-                    **(_environment(directory / "bin", installation) if installation is not None else {}),
-                    "NOTIFY_SOCKET": str(directory / "notify"),  # as sd_notify(3) has it
-                },
+                environment={**os.environ, **self._environment, "NOTIFY_SOCKET": str(notify)},  # see sd_notify(3)
             )
             try:
                 wait_readable(notified, self._process, deadline, "containerd to be ready")
-                self._channel = grpc.insecure_channel(f"unix://{self.socket}")
-                self.version = self.stub("containerd.services.version.v1.Version").call("Version", deadline).version
+                # One channel for all its lives: what grpc has opened for one stays open.
+                self._channel = self._channel or grpc.insecure_channel(f"unix://{self.socket}", options=_CHANNEL)
+                self.version = self.stub("containerd.services.version.v1.Version").ready("Version", deadline).version
             except (KvtestError, ChildProcessError) as error:
-                self._refuse(program, error)
+                self._refuse(self._program, error)
         self._stream = self.stub("containerd.services.events.v1.Events").stream("Subscribe")
         self._reader = threading.Thread(target=self._read, name="kvtest-containerd-events", daemon=True)
         self._reader.start()
+
+    @property
+    def running(self) -> bool:
+        """Whether it has been started and not been killed."""
+        return self._process.running
+
+    def kill(self) -> None:
+        """End it at once, and leave to themselves the shims that it has started."""
+        self._process.kill()
+        self._process.wait(_ENDING_SECONDS)
+        if self._reader is not None:
+            self._reader.join()  # the stream of events has ended with it
+        self._process.close()
 
     def _refuse(self, program: Path, error: KvtestError | ChildProcessError) -> NoReturn:
         tail = self._process.tail(15)
@@ -143,13 +170,13 @@ class Containerd:
         """The connection to it.
 
         Raises:
-            StateError: It has been closed.
+            StateError: It has been ended.
         """
         if self._channel is None:
             raise StateError("containerd has been ended")
         return self._channel
 
-    def stub(self, service: str) -> Any:
+    def stub(self, service: str) -> Stub:
         """Return what calls a service."""
         from kvtest.runtime.containerd_tasks import Stub
 
@@ -175,14 +202,17 @@ class Containerd:
                     if event.container.startswith(pod):
                         take(event)
 
-    def close(self) -> None:
-        """End it."""
+    def _disconnect(self) -> None:
         if self._channel is not None:
             if self._reader is not None:
                 self._stream.cancel()
                 self._reader.join()
             self._channel.close()
             self._channel = None
+
+    def close(self) -> None:
+        """End it."""
+        self._disconnect()
         self._process.kill(signal.SIGTERM)
         with contextlib.suppress(KvtestError):
             self._process.wait(_ENDING_SECONDS)
@@ -202,14 +232,10 @@ class ContainerdBackend:
     def __init__(
         self, surroundings: Surroundings, log: EventLog, owned: Callable[[Path], None], containerd: Containerd
     ) -> None:
-        from kvtest.runtime.containerd_tasks import ContainerdTasks
-
         self._given = surroundings
         self._owned = owned
         self._log = log
         self._containerd = containerd
-        self._tasks = ContainerdTasks(containerd.channel)
-        self._containers = containerd.stub("containerd.services.containers.v1.Containers")
         self._known: dict[str, Path] = {}  # containers, with their shims' sockets
         self._process: ShimProcess | None = None
         self._address = Path()
@@ -220,11 +246,25 @@ class ContainerdBackend:
     def _take(self, event: Event) -> None:
         """Take an event; after the last one of a shim that has died, see whether its socket has stayed."""
         if event.kind == "TaskDelete" and not event.process and self._process is not None and self._process.ended:
-            address = self._known.get(event.container)
-            if address is not None and address.exists():
-                self.stale_sockets.append(address)
-                address.unlink(missing_ok=True)  # it is to be found once
+            self._look_at_socket(event.container)
         self._log.add(event)
+
+    def _look_at_socket(self, name: str) -> None:
+        """Note that the socket of a shim that has died is left, and remove it: it is to be found once."""
+        address = self._known.get(name)
+        if address is not None and address.exists() and self._process is not None and self._process.ended:
+            self.stale_sockets.append(address)
+            address.unlink(missing_ok=True)
+
+    @property
+    def _tasks(self) -> ContainerdTasks:
+        from kvtest.runtime.containerd_tasks import ContainerdTasks
+
+        return ContainerdTasks(self._containerd.channel)
+
+    @property
+    def _containers(self) -> Stub:
+        return self._containerd.stub("containerd.services.containers.v1.Containers")
 
     @property
     def shim(self) -> ShimProcess | None:
@@ -250,7 +290,7 @@ class ContainerdBackend:
             }
         container = {
             "id": plan.name,
-            "runtime": {"name": _runtime_of(self._given.installation), **options},
+            "runtime": {"name": runtime_of(self._given.installation), **options},
             "spec": {"type_url": _SPEC, "value": json.dumps(plan.spec).encode()},
         }
         self._containers.call("Create", deadline, container=container)
@@ -297,6 +337,7 @@ class ContainerdBackend:
 
     def forget_lost(self, name: str) -> None:
         """See :class:`kvtest.runtime.backend.Backend`."""
+        self._look_at_socket(name)
         self._containers.call("Delete", _ENDING_SECONDS, id=name)
         self._known.pop(name, None)
 

@@ -31,15 +31,21 @@ class Stub:
         self._service = service
         self._methods = load("containerd").methods(service)
 
-    def begin(self, method: str, deadline: Deadline | float, **fields: Any) -> Any:
-        """Send a call; its answer is a future of grpc's."""
+    def begin(self, method: str, deadline: Deadline | float, *, wait: bool = False, **fields: Any) -> Any:
+        """Send a call, at once or when somebody listens; its answer is a future of grpc's."""
         types = self._methods[method]
         call = self._channel.unary_unary(
             f"/{self._service}/{method}",
             request_serializer=types.request.SerializeToString,
             response_deserializer=types.response.FromString,
         )
-        return call.future(types.request(**fields), timeout=Deadline.of(deadline).remaining, metadata=_METADATA)
+        seconds = Deadline.of(deadline).remaining
+        return call.future(types.request(**fields), timeout=seconds, metadata=_METADATA, wait_for_ready=wait)
+
+    def ready(self, method: str, deadline: Deadline | float) -> Any:
+        """Call a method, without an argument, as soon as containerd listens; raises as :meth:`call` does."""
+        deadline = Deadline.of(deadline)
+        return answer(self.begin(method, deadline, wait=True), f"containerd: {method}", deadline)
 
     def call(self, method: str, deadline: Deadline | float, **fields: Any) -> Any:
         """Call a method and return its result.
@@ -70,6 +76,8 @@ def answer(future: Any, name: str, deadline: Deadline) -> Any:
     except grpc.FutureTimeoutError:
         future.cancel()
         raise deadline.exceeded(f"the answer to {name}") from None
+    except grpc.FutureCancelledError:
+        raise ConnectionLostError(f"{name}: the connection was ended") from None
     except grpc.RpcError as error:
         raise _converted(error, name, deadline) from None
 

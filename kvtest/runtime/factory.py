@@ -12,7 +12,7 @@ from pathlib import Path
 from kvtest.census import Kind, Ledger
 from kvtest.census.removal import remove_by_force
 from kvtest.deadline import Deadline
-from kvtest.errors import KvtestError, LeakError
+from kvtest.errors import KvtestError, LeakError, StateError
 from kvtest.ownership import RunDirectory
 from kvtest.runtime import rootfs
 from kvtest.runtime.backend import Backend, Driver, Surroundings
@@ -55,7 +55,7 @@ class RuntimeUnderTest:
 
     @property
     def containerd(self) -> Containerd:
-        """A containerd of our own, started when first asked for.
+        """A containerd of our own, started when first asked for, and again when it was killed.
 
         Raises:
             ContainerdError: It did not start.
@@ -66,7 +66,25 @@ class RuntimeUnderTest:
                 directory = opened.enter_context(RunDirectory(self.base))
                 self._containerd = (Containerd(directory.path, find_containerd(), self.installation), directory)
                 opened.pop_all()
+        elif not self._containerd[0].running:
+            self.start_containerd_again()
         return self._containerd[0]
+
+    def kill_containerd(self) -> None:
+        """Kill our containerd; its shims are not asked."""
+        self.containerd.kill()
+
+    def start_containerd_again(self) -> None:
+        """Start our containerd again after it was killed.
+
+        Raises:
+            ContainerdError: It did not start.
+            StateError: There was none.
+        """
+        if self._containerd is None:
+            raise StateError("there was no containerd that could be started again")
+        with self.ledger.lasting(_CONTAINERD):
+            self._containerd[0].start()
 
     def close(self) -> None:
         """Remove what was shared."""
@@ -121,6 +139,8 @@ class Pods:
             LeakError: Something is; it is removed by force.
         """
         problems = []
+        if self.driver is Driver.CONTAINERD and self._pods:
+            _ = self.runtime.containerd  # a test that failed may have left it dead
         for pod, _ in self._pods:
             try:
                 pod.end(_END_SECONDS)

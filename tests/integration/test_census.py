@@ -301,3 +301,19 @@ def test_a_test_fails_for_what_it_leaves(pytester: pytest.Pytester, settings: Se
             "FAILED test_leaks.py::test_processes",
         ]
     )
+
+
+def test_an_owner_that_makes_the_like_again_has_that_too(ledger: Ledger) -> None:
+    """A descriptor has the number of one that the owner had before, and is another."""
+    with ledger.lasting("owner"):
+        first = os.open("/etc/passwd", os.O_RDONLY)
+    os.close(first)
+    ledger.open()  # a test later, in which it is not there
+    with ledger.lasting("owner"):
+        second = os.open("/etc/passwd", os.O_RDONLY)
+    assert second == first
+    clean(ledger)
+    ledger.release("owner")
+    assert [kind for kind, _ in found(ledger)] == [Kind.DESCRIPTOR]
+    os.close(second)
+    clean(ledger)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.saboteurs import calls, shims
+from tests.saboteurs import calls, containerd, shims
 from tests.saboteurs.registry import Fault
 
 OPTIONS = ("--runtime", str(Path(__file__).parents[1] / "runtime.toml"), "--census-timeout", "2")
@@ -72,4 +72,19 @@ FAULTS = [
     Fault("test_failure::test_calls_under_way*direct*", calls.keeps_calls_waiting, "for the answer to the shim"),
     Fault("test_failure::test_the_death*direct*", calls.does_not_notice_a_death, "for the answer to the shim"),
     Fault("test_failure::test_a_stopped_shim*direct*", calls.forgets_what_came_meanwhile, "for the answer to the shim"),
+    # Under containerd
+    Fault(
+        "test_failure::test_everything_goes_with_the_shim*containerd-SIGKILL-running]",
+        containerd.deletes_nothing,
+        "left behind",
+    ),
+    Fault(
+        "test_failure::test_the_end_is*containerd-SIGKILL-running]",
+        containerd.deletes_with_another_status,
+        "exit status 0 and not 137",
+    ),
+    Fault("test_recovery::test_a_container_goes*", containerd.dies_with_containerd, "Broken pipe"),
+    Fault("test_recovery::test_a_container_is_found*[running-*", containerd.dies_with_containerd, "not found"),
+    Fault("test_recovery::test_an_exit_status*", containerd.dies_with_containerd, "Broken pipe"),
+    Fault("test_recovery::test_what_has_died*[running-*", containerd.deletes_nothing, "left behind"),
 ]
