@@ -213,7 +213,7 @@ def test_images(settings: Settings, tmp_path: Path) -> None:
 def test_a_command_in_a_shell_passes_streams_and_status(settings: Settings, tmp_path: Path) -> None:
     environment = {**os.environ, "KVTEST_CACHE": str(settings.cache)}
     result = subprocess.run(
-        [*COMMAND, "shell", "sh", "--", "-c", "cat; echo to stderr >&2; exit 7"],
+        [*COMMAND, "shell", "sh", "-c", "cat; echo to stderr >&2; exit 7"],
         input="typed\n",
         capture_output=True,
         text=True,
