@@ -124,6 +124,8 @@ def test_a_project_that_takes_warnings_for_errors(settings: Settings, tmp_path: 
     kvtest(settings, "run", "test_mine.py", "-n", "0", cwd=tmp_path)
 
 
+# What a shell starts in the background has SIGINT ignored, and so has what that starts.
+CTRL_C_COUNTS = ("env", "--default-signal=INT")
 WAITS = """
 import signal, pytest
 def test_a(guest): pass
@@ -138,7 +140,7 @@ def waiting(settings: Settings, project: Path, body: str) -> Iterator[tuple[subp
     """Run a test in the background up to where it says that it waits; its output goes on from there."""
     (project / "test_mine.py").write_text(body)
     environment = {**os.environ, "KVTEST_CACHE": str(settings.cache), "PYTEST_ADDOPTS": "-s"}
-    command = [*COMMAND, "run", "test_mine.py", "-n", "0"]
+    command = [*CTRL_C_COUNTS, *COMMAND, "run", "test_mine.py", "-n", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=project, env=environment) as process:
         assert process.stdout is not None
         assert any("waiting" in line for line in process.stdout)

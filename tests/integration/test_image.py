@@ -129,7 +129,10 @@ ImageCache(Path(sys.argv[1]), sys.argv[2]).ensure("6.12")
 def test_a_build_that_is_stopped_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mirror:  # takes connections, and says nothing
         builder = subprocess.Popen(
-            [sys.executable, "-c", BUILDER, str(tmp_path), f"http://127.0.0.1:{mirror.getsockname()[1]}/debian"],
+            [
+                *("env", "--default-signal=INT"),  # a shell's background jobs have it ignored
+                *(sys.executable, "-c", BUILDER, str(tmp_path), f"http://127.0.0.1:{mirror.getsockname()[1]}/debian"),
+            ],
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
             stderr=subprocess.DEVNULL,
         )
