@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +100,10 @@ def rows(settings: Settings, project: Path, *, code: int) -> dict[str, Any]:
 def test_every_requirement_has_a_verdict(settings: Settings, project: Path, workers: int) -> None:
     said = run(settings, project, "must", "-k", "not leak", code=1, workers=workers).stdout
     assert "violated: ACME-MUST-001 (MUST, 1 test)" in said
-    assert "requirements: 1 met, 1 violated, 21 not applicable" in said
     found = rows(settings, project, code=1)
+    counts = Counter(status for status, _ in found.values())
+    assert (counts["met"], counts["violated"]) == (1, 1)
+    assert f"requirements: 1 met, 1 violated, {counts['not applicable']} not applicable" in said
     assert found["ACME-MUST-001"][0] == "violated"
     assert found["ACME-SHOULD-001"] == ("met", "")
     assert found["VSOCK-CID-001"] == ("not applicable", "transport vhost-user-vsock was not selected")
