@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,7 @@ import typer
 from kvtest.cli.console import output
 from kvtest.cli.options import Given, settings_of, with_settings
 from kvtest.image import ImageCache
+from kvtest.ownership.keeper import remove
 from kvtest.ownership.run_directory import default_base, left_behind
 from kvtest.vm.template_cache import TemplateCache, orphans, template_caches
 
@@ -32,13 +32,13 @@ def gc(
         for path in left_behind(base):
             found = True
             if not dry_run:
-                shutil.rmtree(path)
-            output.print(f"{verb} {path}", highlight=False, markup=False)
+                remove(str(path))
+            output.print(f"{_outcome(path, dry_run)} {path}", highlight=False, markup=False)
     for path in orphans():
         found = True
         if not dry_run:
-            shutil.rmtree(path)
-        output.print(f"{verb} {path}", highlight=False, markup=False)
+            remove(str(path))
+        output.print(f"{_outcome(path, dry_run)} {path}", highlight=False, markup=False)
     caches: list[ImageCache | TemplateCache] = [ImageCache(settings.cache), *template_caches(settings.cache)]
     for cache in caches:
         for path in cache.half_made(remove=not dry_run):
@@ -46,3 +46,9 @@ def gc(
             output.print(f"{verb} {path}", highlight=False, markup=False)
     if not found:
         output.print("nothing to remove")
+
+
+def _outcome(path: Path, dry_run: bool) -> str:
+    if dry_run:
+        return "would remove"
+    return "could not remove" if path.exists() else "removed"

@@ -34,6 +34,7 @@ from typing import Any
 
 MESSAGE_LIMIT = 1 << 17  # well below what a socket buffer takes at once
 DESCRIPTOR_LIMIT = 250  # SCM_MAX_FD is 253
+_MNT_DETACH = 2
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -236,10 +237,20 @@ def end(pid: int) -> None:
 def remove(path: str) -> None:
     """Remove a file or a directory with all that is in it, as far as that is possible; none need be there."""
     if os.path.isdir(path) and not os.path.islink(path):
+        _unmount_below(path)
         shutil.rmtree(path, ignore_errors=True)
     else:
         with contextlib.suppress(OSError):
             os.unlink(path)
+
+
+def _unmount_below(path: str) -> None:
+    """Take away what is mounted in a directory, such as a container's root by a shim that was killed (umount2(2))."""
+    with open("/proc/self/mountinfo", "rb") as stream:
+        points = [line.split(b" ")[4] for line in stream]
+    for point in reversed(points):  # what was mounted last goes first
+        if point.startswith(os.fsencode(path) + b"/"):
+            _libc.umount2(point, _MNT_DETACH)
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from kvtest.deadline import Deadline
+from kvtest.guest import libc
 from kvtest.ownership import RunDirectory
 from kvtest.vm.template_cache import template_cache
 from tests.processes import children_of, wait_for_end
@@ -112,6 +113,17 @@ def test_templates_of_a_cache_that_is_gone_go(base: Path) -> None:
     said = subprocess.run(command[:-1], check=True, capture_output=True, text=True, cwd=base).stdout
     assert f"removed {templates}" in said.splitlines()
     assert not templates.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root: run it with sudo")
+def test_what_is_mounted_in_what_nobody_holds_goes_too(base: Path) -> None:
+    root = base / "run/kvtest-0123abcd/bundle/rootfs"
+    root.mkdir(parents=True)
+    (base / "run/kvtest-0123abcd").chmod(0o700)
+    libc.mount("nothing", str(root), "tmpfs", "")
+    (root / "file").touch()
+    assert gc(base) == ["removed"]
+    assert left(base) == []
 
 
 def test_what_only_begins_as_ours_stays(base: Path) -> None:
