@@ -26,7 +26,7 @@ def _ring(name: str) -> object:
     return pytest.param(name, marks=[chroot] if name == "runtime" else [])
 
 
-@pytest.mark.parametrize("ring", map(_ring, rings()))
+@pytest.mark.parametrize("ring", [_ring(name) for name in rings()])
 def test_every_test_with_a_fault_fails_and_says_so(settings: Settings, tmp_path: Path, ring: str) -> None:
     environment = {
         **os.environ,
