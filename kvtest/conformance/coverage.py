@@ -18,12 +18,14 @@ class PlannedTest:
         requirements: The IDs that it names.
         left_out: Why it is not run though it could be, such as ``-k 'data'``; empty where it is run.
         not_applicable: Why it is not run because it does not concern what is under test; empty where it is run.
+        variant: Which of the run's variants it is of; empty where it is of none.
     """
 
     id: str
     requirements: tuple[str, ...]
     left_out: str = ""
     not_applicable: str = ""
+    variant: str = ""
 
 
 @attrs.frozen
@@ -34,8 +36,10 @@ class Plan:
         requirements: All requirements, whether a test names them or not.
         tests: The tests that name requirements, run or not.
         transports: The transports that were selected.
+        variants: What the run was repeated with, such as guest kernels; one or none where it was not.
     """
 
     requirements: tuple[Requirement, ...] = ()
     tests: tuple[PlannedTest, ...] = ()
     transports: tuple[Transport, ...] = ()
+    variants: tuple[str, ...] = ()

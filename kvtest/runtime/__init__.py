@@ -1,10 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Container runtimes under test: their profiles, and driving them as containerd does, with it and without."""
+"""Container runtimes under test: their profiles, and driving them as containerd does, with it and without.
 
-from kvtest.runtime.backend import Driver
-from kvtest.runtime.factory import Pods, RuntimeUnderTest
-from kvtest.runtime.pod import Container, Pod, Process
-from kvtest.runtime.sink import Sink
-from kvtest.runtime.tasks import ExitStatus, Status
+The names are resolved on first use: the reference shim is in this package, and each of its processes would have to load
+what only its tests need, which takes longer than what it is there for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kvtest.runtime.backend import Driver
+    from kvtest.runtime.factory import Pods, RuntimeUnderTest
+    from kvtest.runtime.pod import Container, Pod, Process
+    from kvtest.runtime.sink import Sink
+    from kvtest.runtime.tasks import ExitStatus, Status
 
 __all__ = ["Container", "Driver", "ExitStatus", "Pod", "Pods", "Process", "RuntimeUnderTest", "Sink", "Status"]
+
+_HOMES = {
+    "Container": "pod",
+    "Driver": "backend",
+    "ExitStatus": "tasks",
+    "Pod": "pod",
+    "Pods": "factory",
+    "Process": "pod",
+    "RuntimeUnderTest": "factory",
+    "Sink": "sink",
+    "Status": "tasks",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

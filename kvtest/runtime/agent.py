@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -14,11 +14,12 @@ from kvtest.deadline import Deadline
 from kvtest.errors import ConnectionLostError, RPCError
 from kvtest.rpc import api
 from kvtest.rpc.client import Client
-from kvtest.runtime.agent_address import AgentAddress, parse_address
+from kvtest.runtime.agent_address import AgentAddress, VsockAddress, parse_address
 from kvtest.runtime.agent_container import Container
 from kvtest.runtime.agent_dial import dial
 from kvtest.runtime.agent_spec import CONTAINER_ROOT, specification
 from kvtest.runtime.agent_versions import Behaviour, behaviour_of
+from kvtest.vsock.reservation import require_reserved
 
 AGENT = "grpc.AgentService"
 HEALTH = "grpc.Health"
@@ -51,8 +52,12 @@ class AgentEndpoint:
 
         Raises:
             UsageError: It is none.
+            HostError: It is a vsock one, and no guest of this machine has its CID.
         """
-        return cls(parse_address(text), timeout)
+        address = parse_address(text)
+        if isinstance(address, VsockAddress):
+            require_reserved(address.cid)
+        return cls(address, timeout)
 
     def in_its_version(self) -> AgentEndpoint:
         """Return the endpoint with the API that its agent speaks, which the agent is asked for."""
@@ -71,10 +76,15 @@ class AgentEndpoint:
                     continue
         self.created.clear()
 
-    def connect(self, deadline: Patience = None) -> Agent:
-        """Return a new connection; raises as :func:`kvtest.runtime.agent_dial.dial` does."""
+    def connect(self, deadline: Patience = None, ended: Callable[[], None] | None = None) -> Agent:
+        """Return a new connection; raises as :func:`kvtest.runtime.agent_dial.dial` does.
+
+        Args:
+            deadline: When to give up.
+            ended: Called once when the connection has ended, on the thread that noticed.
+        """
         stream = dial(self.address, Deadline.of(self.timeout if deadline is None else deadline))
-        return Agent(self, Client(stream, f"agent at {self.address}"))
+        return Agent(self, Client(stream, f"agent at {self.address}", ended=ended))
 
 
 class Agent:

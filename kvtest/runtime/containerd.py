@@ -148,6 +148,11 @@ class Containerd:
         """Whether it has been started and not been killed."""
         return self._process.running
 
+    @property
+    def pid(self) -> int:
+        """Its process ID."""
+        return self._process.pid
+
     def kill(self) -> None:
         """End it at once, and leave to themselves the shims that it has started."""
         self._process.kill()

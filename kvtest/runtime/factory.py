@@ -25,6 +25,9 @@ from kvtest.runtime.sink import Sink
 
 _END_SECONDS = 10.0  # that a pod may take to end in order
 _CONTAINERD = "containerd"
+# Made and destroyed in a row: as many as are done in some 10 s.
+_PODS = 100
+_MACHINES = 10
 _FILES = "the root file system of containers"
 
 
@@ -35,12 +38,20 @@ class RuntimeUnderTest:
         installation: The runtime.
         ledger: What exists by right.
         base: Where to make run directories; chosen if ``None``.
+        pods_in_a_row: How many pods are a number in which a leak shows; chosen if ``None``.
     """
 
-    def __init__(self, installation: Installation, ledger: Ledger, base: Path | None = None) -> None:
+    def __init__(
+        self,
+        installation: Installation,
+        ledger: Ledger,
+        base: Path | None = None,
+        pods_in_a_row: int | None = None,
+    ) -> None:
         self.installation = installation
         self.ledger = ledger
         self.base = base
+        self.pods_in_a_row = pods_in_a_row or (_PODS if installation.profile.vm is None else _MACHINES)
         self._directory: RunDirectory | None = None
         self._containerd: tuple[Containerd, RunDirectory] | None = None
 
@@ -120,20 +131,20 @@ class Pods:
             sink: How the events service behaves that its shim is given.
             within: When to give up.
         """
-        pod = self._prepare(sink)
-        pod.backend.open(Deadline.of(within))
+        pod = self.prepare(sink=sink)
+        pod.open(within)
         return pod
 
     def start_many(self, count: int, within: Deadline | float = PATIENCE) -> Sequence[Pod]:
         """Start several pods at once."""
         deadline = Deadline.of(within)
-        pods = [self._prepare(Sink.LIVE) for _ in range(count)]
+        pods = [self.prepare() for _ in range(count)]
         with ThreadPoolExecutor(count) as pool:
-            list(pool.map(lambda pod: pod.backend.open(deadline), pods))
+            list(pool.map(lambda pod: pod.open(deadline), pods))
         return pods
 
     def close(self) -> None:
-        """End all pods, and see that nothing of them is left on the host.
+        """End all pods, and see that nothing of them is left on the host; others can be started then.
 
         Raises:
             LeakError: Something is; it is removed by force.
@@ -165,7 +176,8 @@ class Pods:
             self.runtime.ledger.release(pod.id)
         self._pods.clear()
 
-    def _prepare(self, sink: Sink) -> Pod:
+    def prepare(self, *, sink: Sink = Sink.LIVE) -> Pod:
+        """Return a pod whose shim has not been started yet; see :meth:`start`."""
         name = f"kvtest-{secrets.token_hex(5)}"
         runtime = self.runtime
         files = runtime.rootfs

@@ -28,10 +28,11 @@ _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 def find_program(name: str) -> str | None:
     """Return where a program is: on ``PATH``, or where administrators have them."""
-    return shutil.which(name, path=_search_path())
+    return shutil.which(name, path=search_path())
 
 
-def _search_path() -> str:
+def search_path() -> str:
+    """Return where programs are looked for, as ``PATH`` has it."""
     # What comes with kvtest is beside its Python, which need not be on PATH.
     return f"{os.environ.get('PATH', '')}:{Path(sys.executable).parent}:{_SYSTEM_PATH}"
 
@@ -55,7 +56,7 @@ class Installation:
         """What is added to the shim's environment."""
         found = dict(self.profile.environment)
         # Shims look up runtimes on PATH, which for users without root may lack what administrators have.
-        found["PATH"] = _search_path()
+        found["PATH"] = search_path()
         configured = self.profile.configuration
         if configured is not None and configured.variable and self.configuration is not None:
             found[configured.variable] = str(self.configuration)

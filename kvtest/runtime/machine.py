@@ -23,12 +23,18 @@ def processes_of(machine: VirtualMachine, pod: str) -> list[int]:
     for name in os.listdir("/proc"):
         if name.isdecimal():
             with contextlib.suppress(OSError):  # it has ended
-                command = Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                if fnmatch.fnmatchcase(command.strip(), pattern):
+                if fnmatch.fnmatchcase(command_line(int(name)), pattern):
                     found.append(int(name))
     return sorted(found)
 
 
-def agent_of(machine: VirtualMachine, pod: str) -> str | None:
-    """Return the address of the agent in a pod's virtual machine, if the profile knows it."""
-    return None if machine.agent is None else machine.agent.format(pod=pod)
+def command_line(pid: int) -> str:
+    """Return the command line of a process.
+
+    Args:
+        pid: Its ID.
+
+    Raises:
+        OSError: It has ended.
+    """
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()

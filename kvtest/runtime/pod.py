@@ -14,6 +14,7 @@ from kvtest.deadline import Deadline
 from kvtest.errors import KvtestError, RPCError, StateError
 from kvtest.runtime import spec
 from kvtest.runtime.backend import Backend, Plan, Surroundings
+from kvtest.runtime.console import Console
 from kvtest.runtime.events import EventLog
 from kvtest.runtime.machine import processes_of
 from kvtest.runtime.profile import Profile
@@ -229,6 +230,26 @@ class Pod:
         """The processes of its virtual machine, as the profile says how to find them; none if it has none."""
         return [] if self.profile.vm is None else processes_of(self.profile.vm, self.id)
 
+    def open(self, within: Deadline | float = PATIENCE) -> None:
+        """Start its shim, where that comes before the first container.
+
+        Args:
+            within: When to give up.
+        """
+        self.backend.open(Deadline.of(within))
+
+    def console(self, within: Deadline | float = PATIENCE) -> Console:
+        """Open a debug console of its guest, once it has a container.
+
+        Args:
+            within: When to give up.
+
+        Raises:
+            NotOfferedError: There is none, and the profile says how to have one.
+            KvtestError: There should be one.
+        """
+        return Console(self.profile, self.id, within)
+
     @property
     def shim(self) -> ShimProcess:
         """The process of its shim.
@@ -258,6 +279,7 @@ class Pod:
         environment: Mapping[str, str] | None = None,
         stdin: bool = False,
         terminal: bool = False,
+        hooks: Mapping[str, Sequence[str]] | None = None,
         within: Deadline | float = PATIENCE,
     ) -> Container:
         """Create a container; the first one has the ID of the pod.
@@ -268,12 +290,13 @@ class Pod:
             environment: What is added to its environment.
             stdin: Whether it has an input.
             terminal: Whether it has a terminal.
+            hooks: Programs that the runtime runs on the host on the way, by when it does (config.md of OCI, "Hooks").
             within: When to give up.
         """
         if name is None:
             number = next(self._numbers)
             name = self.id if number == 1 else f"{self.id}-{number}"
-        described = spec.container(self.id, name, arguments, environment, terminal=terminal)
+        described = spec.container(self.id, name, arguments, environment, terminal=terminal, hooks=hooks)
         for pattern in self._given.owned_paths(name):
             self._owned(pattern)
         streams = self.streams(name, stdin=stdin, terminal=terminal)

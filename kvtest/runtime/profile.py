@@ -6,6 +6,7 @@ A profile states how a runtime differs from others where it may. What it may not
 
 from __future__ import annotations
 
+import re
 import tomllib
 from enum import StrEnum
 from pathlib import Path
@@ -26,6 +27,7 @@ class Feature(StrEnum):
     STATS = "stats"
     PIDS = "pids"  # the IDs of a container's processes on the host
     GROUP = "group"  # several containers served by one shim
+    HOOKS = "hooks"  # OCI hooks, run on the host
     INIT_ON_HOST = "init-on-host"  # the container's first process is one of the host's
 
 
@@ -78,16 +80,35 @@ class ConfigurationFile:
 
 
 @attrs.frozen
+class DebugConsole:
+    """A shell in a pod's virtual machine, run by the agent itself, from which tests do harm inside.
+
+    Args:
+        address: Where it is, as of an agent; ``{pod}`` and the groups of ``found`` are filled in.
+        found: A regular expression that is searched for in the command line of the virtual machine.
+        cure: How to have one, where it has to be asked for: nobody at the address is no error then.
+        panic: What makes the guest's kernel panic.
+        power_off: What turns the guest off.
+    """
+
+    address: str
+    found: str | None = None
+    cure: str | None = None
+    panic: str = "echo c >/proc/sysrq-trigger"
+    power_off: str = "echo o >/proc/sysrq-trigger"
+
+
+@attrs.frozen
 class VirtualMachine:
     """How a pod's virtual machine is found.
 
     Args:
         process: A shell pattern of its command line; ``{pod}`` is the pod's ID.
-        agent: Address of its agent.
+        console: The debug console in it.
     """
 
     process: str
-    agent: str | None = None
+    console: DebugConsole | None = None
 
 
 @attrs.frozen
@@ -201,6 +222,8 @@ def _check(profile: Profile, path: Path) -> None:
         )
     if profile.options.arguments and profile.options.binary is None:
         raise ProfileError(f"{path}: 'options.arguments' needs 'options.binary'")
+    if profile.vm is not None and profile.vm.console is not None:
+        _check_console(profile.vm.console, path)
     for pattern in profile.owns:
         try:
             pattern.format(namespace="", pod="", container="", run="")
@@ -208,3 +231,18 @@ def _check(profile: Profile, path: Path) -> None:
             raise ProfileError(
                 f"{path}: 'owns' has {pattern!r}", hint="what is filled in is {namespace}, {pod}, {container} and {run}"
             ) from None
+
+
+def _check_console(console: DebugConsole, path: Path) -> None:
+    try:
+        groups = re.compile(console.found or "").groupindex
+    except re.error as error:
+        raise ProfileError(f"{path}: 'vm.console.found' is no regular expression: {error}") from error
+    try:
+        console.address.format(pod="", **dict.fromkeys(groups, ""))
+    except (KeyError, IndexError, ValueError):
+        known = ", ".join(f"{{{name}}}" for name in ("pod", *groups))
+        raise ProfileError(
+            f"{path}: 'vm.console.address' is {console.address!r}",
+            hint=f"what is filled in is {known}: the pod's ID, and the named groups of 'vm.console.found'",
+        ) from None

@@ -42,6 +42,7 @@ def container(
     environment: Mapping[str, str] | None = None,
     *,
     terminal: bool = False,
+    hooks: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """Return the specification of a container.
 
@@ -54,12 +55,14 @@ def container(
         arguments: Program and arguments.
         environment: What is added to its environment.
         terminal: Whether it has a terminal.
+        hooks: Programs with arguments that the runtime runs on the host, by when it does, such as ``createRuntime``.
     """
     return {
         "ociVersion": "1.0.2",
         "process": process(arguments, environment, terminal=terminal),
         "root": {"path": "rootfs", "readonly": False},
         "hostname": "container",
+        "hooks": {when: [{"path": hook[0], "args": list(hook)}] for when, hook in (hooks or {}).items()},
         "annotations": {_POD: pod, _KIND: "sandbox" if pod == name else "container"},
         "mounts": [
             {"destination": "/proc", "type": "proc", "source": "proc"},

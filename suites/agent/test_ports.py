@@ -83,9 +83,8 @@ def test_a_client_that_leaves_in_the_middle_is_followed_by_another(endpoint: Age
 
 
 @requirement("AGENT-SERIAL-003")
-def test_the_serial_port_and_vsock_lead_to_the_same_agent(guest: Guest, endpoint: AgentEndpoint) -> None:
-    port: SerialPort = guest.serial_ports[0]
-    with endpoint.connect() as agent, AgentEndpoint(SerialAddress(str(port.path))).connect() as over_serial:
+def test_the_serial_port_and_vsock_lead_to_the_same_agent(endpoint: AgentEndpoint, serial: SerialPort) -> None:
+    with endpoint.connect() as agent, AgentEndpoint(SerialAddress(str(serial.path))).connect() as over_serial:
         container = agent.run(["sh", "-c", "read line; exit 9"])
         waiting = [container.begin("WaitProcess"), container.over(over_serial).begin("WaitProcess")]
         container.over(over_serial).write(b"go\n")

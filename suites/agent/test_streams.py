@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from kvtest import requirement
+from kvtest.comparison import assert_equal
 from kvtest.errors import ConnectionLostError, RPCError
 from kvtest.peers import pattern
 from kvtest.runtime.agent import Agent
@@ -23,7 +24,7 @@ EVERY_BYTE = bytes(range(256)) * 16
 @requirement("AGENT-STREAM-001")
 def test_large_output_arrives_whole(agent: Agent) -> None:
     container = agent.run(["sh", "-c", f"yes 0123456789abcde | head -c {LARGE}"])
-    assert container.read_all() == b"0123456789abcde\n" * (LARGE // 16)
+    assert_equal(container.read_all(), b"0123456789abcde\n" * (LARGE // 16))
     assert container.wait() == 0
 
 
@@ -32,7 +33,7 @@ def test_every_value_of_a_byte_passes_both_ways(agent: Agent) -> None:
     container = agent.run(["cat"])
     assert container.write(EVERY_BYTE) == len(EVERY_BYTE)
     container.close_input()
-    assert container.read_all() == EVERY_BYTE
+    assert_equal(container.read_all(), EVERY_BYTE)
 
 
 @requirement("AGENT-STREAM-002")
@@ -56,7 +57,7 @@ def test_more_than_a_pipe_holds_goes_round(agent: Agent) -> None:
         while len(received) < len(data):
             received += container.read()
         assert sent.result() == len(data)
-    assert received == data
+    assert_equal(bytes(received), data)
 
 
 @requirement("AGENT-STREAM-003")

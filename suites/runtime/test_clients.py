@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from kvtest import Container, Pod, Pods, Status, requirement
+from kvtest.comparison import assert_equal
 from kvtest.errors import RPCError
 from kvtest.runtime.shim import connect_again
 
@@ -30,7 +31,7 @@ def test_processes_have_their_own_output_and_status(pod: Pod, count: int) -> Non
 
     with ThreadPoolExecutor(count) as pool:
         results = list(pool.map(execute, range(count)))
-    assert results == [(b"%04d\n" % number * 20000, number) for number in range(count)]
+    assert_equal(results, [(b"%04d\n" % number * 20000, number) for number in range(count)])
 
 
 @requirement("RUNTIME-EXEC-001")

@@ -4,20 +4,21 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from kvtest import Container, Deadline, Pod, Pods, Status, requirement
+from kvtest import Deadline, Pod, Pods, Status, requirement
 from kvtest.census import Ledger
 from kvtest.errors import DeadlineExceededError, RPCError, StateError
+from kvtest.runtime.neighbours import undisturbed
+from kvtest.runtime.phases import FOREVER, PATIENCE, PHASES, reach
 
-PATIENCE = 10.0
 BOUND = 1.0  # seconds until calls under way have failed, of the requirement
-FOREVER = ["sleep", "1000"]
-PHASES = ("created", "running", "exec", "output", "input", "paused", "ended")
 
 pytestmark = pytest.mark.capability("runtime")
 
@@ -31,33 +32,38 @@ in_every_phase = pytest.mark.parametrize(
 with_every_signal = pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
 
 
-def reach(pod: Pod, phase: str) -> Container:
-    """Bring a container into a phase of its life."""
-    flood = ["sh", "-c", "echo started; yes"]
-    command = {"output": flood, "input": ["cat"], "ended": ["true"]}.get(phase, FOREVER)
-    container = pod.create(command, stdin=phase == "input")
-    if phase != "created":
-        container.start()
-    if phase == "exec":
-        container.exec(flood).stdout.read_until(b"started\n", PATIENCE)
-    if phase == "output":
-        container.stdout.read_until(b"started\n", PATIENCE)
-    if phase == "input":
-        container.stdin.write(b"hello\n", PATIENCE)
-        container.stdout.read_until(b"hello\n", PATIENCE)
-    if phase == "paused":
-        container.pause()
-    if phase == "ended":
-        container.wait(PATIENCE)
-    return container
-
-
 @requirement("RUNTIME-CLEANUP-001")
 @in_every_phase
 @with_every_signal
 def test_everything_goes_with_the_shim(pod: Pod, census: Ledger, phase: str, number: signal.Signals) -> None:
     reach(pod, phase)
     pod.shim.kill(number)
+    census.assert_clean(within=pod.profile.cleanup_bound)
+
+
+@pytest.mark.capability("runtime-hooks")
+@pytest.mark.parametrize(
+    "when",
+    [
+        pytest.param("createRuntime", marks=requirement("RUNTIME-CLEANUP-008")),
+        pytest.param("poststart", marks=requirement("RUNTIME-CLEANUP-001")),
+    ],
+)
+@pytest.mark.parametrize("driver", ["direct"], indirect=True)
+def test_everything_goes_when_a_shim_dies_on_the_way(pod: Pod, census: Ledger, tmp_path: Path, when: str) -> None:
+    """A hook holds the runtime up in the middle of Create or Start, and ends by itself when the shim is dead."""
+    reached, go_on = tmp_path / "reached", tmp_path / "go-on"
+    for fifo in (reached, go_on):
+        os.mkfifo(fifo)
+    hook = ["/bin/sh", "-c", f"exec 3<{go_on}; echo >{reached}; cat <&3"]
+    with ThreadPoolExecutor(1) as pool, go_on.open("rb+", 0):
+        life = pool.submit(lambda: pod.create(FOREVER, hooks={when: hook}).start())
+        with open(os.open(reached, os.O_RDONLY | os.O_NONBLOCK), "rb", 0) as stream:
+            assert select.select([stream], [], [], PATIENCE)[0], "the hook was not run"
+        assert not life.done()
+        pod.shim.kill()
+        with pytest.raises((RPCError, StateError)):
+            life.result(PATIENCE)
     census.assert_clean(within=pod.profile.cleanup_bound)
 
 
@@ -143,16 +149,10 @@ def test_an_id_can_be_used_again_at_once(pod: Pod) -> None:
 @requirement("RUNTIME-CLEANUP-006")
 def test_other_pods_are_left_as_they_are(pods: Pods) -> None:
     dying, living = pods.start(), pods.start()
-    doomed, survivor = dying.run(FOREVER), living.run(["cat"], stdin=True)
-    waiting = survivor.waiting(PATIENCE)
-    dying.shim.kill()
-    dying.events.expect("TaskDelete", doomed.id, within=dying.profile.cleanup_bound)
-    survivor.stdin.write(b"alive\n", PATIENCE)
-    assert survivor.stdout.read_until(b"\n", PATIENCE) == b"alive\n"
-    assert survivor.output_of(["echo", "here"]) == b"here\n"
-    assert living.events.of(survivor.id, "TaskExit", "") == []
-    survivor.kill()
-    assert waiting.result(PATIENCE).status == 137
+    doomed = dying.run(FOREVER)
+    with undisturbed(living):
+        dying.shim.kill()
+        dying.events.expect("TaskDelete", doomed.id, within=dying.profile.cleanup_bound)
 
 
 @requirement("RUNTIME-CLEANUP-007")

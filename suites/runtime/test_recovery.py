@@ -26,14 +26,16 @@ pytestmark = [
 def test_a_container_goes_on_without_containerd(pod: Pod, runtime: RuntimeUnderTest) -> None:
     container = pod.run(["cat"], stdin=True)
     shim = pod.shim.pid
+    container.stdin.write(b"together\n", PATIENCE)  # a shim may open the streams after its answer
+    assert container.stdout.read_until(b"together\n", PATIENCE) == b"together\n"
     runtime.kill_containerd()
     container.stdin.write(b"alone\n", PATIENCE)
-    assert container.stdout.read_until(b"alone\n", PATIENCE) == b"alone\n"
+    assert container.stdout.read_until(b"alone\n", PATIENCE) == b"together\nalone\n"
     runtime.start_containerd_again()
     assert container.state() is Status.RUNNING
     assert container.output_of(["echo", "here"]) == b"here\n"
     container.stdin.write(b"again\n", PATIENCE)
-    assert container.stdout.read_until(b"again\n", PATIENCE) == b"alone\nagain\n"
+    assert container.stdout.read_until(b"again\n", PATIENCE) == b"together\nalone\nagain\n"
     assert pod.shim.pid == shim
     container.kill()
     assert container.wait(PATIENCE).status == 128 + signal.SIGKILL
@@ -61,10 +63,12 @@ def test_a_container_is_found_in_its_state(pod: Pod, runtime: RuntimeUnderTest, 
 
 @requirement("RUNTIME-RECOVER-001")
 def test_an_exit_status_is_kept_for_containerd(pod: Pod, runtime: RuntimeUnderTest) -> None:
-    container = pod.run(["sh", "-c", "read line; echo $line; exit 7"], stdin=True)
+    container = pod.run(["sh", "-c", "read line; echo $line; read line; echo $line; exit 7"], stdin=True)
+    container.stdin.write(b"ready\n", PATIENCE)  # a shim may open the streams after its answer
+    assert container.stdout.read_until(b"ready\n", PATIENCE) == b"ready\n"
     runtime.kill_containerd()
     container.stdin.write(b"over\n", PATIENCE)
-    assert container.stdout.read_all(PATIENCE) == b"over\n"
+    assert container.stdout.read_all(PATIENCE) == b"ready\nover\n"
     runtime.start_containerd_again()
     assert container.wait(PATIENCE).status == 7
     assert container.delete().status == 7

@@ -8,6 +8,7 @@ import hashlib
 import pytest
 
 from kvtest import Pod, requirement
+from kvtest.comparison import assert_equal
 from kvtest.peers import pattern
 
 PATIENCE = 10.0
@@ -38,7 +39,8 @@ def test_output_arrives_whole(pod: Pod, size: int) -> None:
 @requirement("RUNTIME-STDIO-001")
 def test_output_of_a_process_beside_the_first_arrives_whole(pod: Pod) -> None:
     container = pod.run(FOREVER)
-    assert container.output_of(["sh", "-c", "yes kvtest | head -c 1000000"]) == (b"kvtest\n" * 142858)[:1000000]
+    output = container.output_of(["sh", "-c", "yes kvtest | head -c 1000000"])
+    assert_equal(output, (b"kvtest\n" * 142858)[:1000000])
 
 
 @requirement("RUNTIME-STDIO-002")
@@ -50,7 +52,7 @@ def test_input_arrives_and_is_ended(pod: Pod, where: str) -> None:
     process.stdin.write(data, PATIENCE)
     process.close_io()
     process.stdin.close()
-    assert process.stdout.read_all(PATIENCE) == data
+    assert_equal(process.stdout.read_all(PATIENCE), data)
     assert process.wait(PATIENCE).status == 0
 
 

@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from kvtest import Guest, HybridVsock, requirement
+from kvtest import Guest, Vsock, requirement
 from kvtest.peers import pattern, pattern_pieces, receive_all, receive_checksum, receive_exactly
 
 SIZE = 64 << 20
@@ -29,7 +29,7 @@ def send_pattern(connection: socket.socket) -> None:
 
 @requirement("VSOCK-DATA-001")
 @pytest.mark.parametrize("size", [1, 4095, 65537, SIZE])
-def test_the_host_sends(guest: Guest, vsock: HybridVsock, size: int) -> None:
+def test_the_host_sends(guest: Guest, vsock: Vsock, size: int) -> None:
     payload = pattern(3, size)
     with guest.serve(answer_checksum) as service, vsock.connect(service.port, timeout=60) as client:
         client.sendall(payload)
@@ -39,14 +39,14 @@ def test_the_host_sends(guest: Guest, vsock: HybridVsock, size: int) -> None:
 
 @requirement("VSOCK-DATA-002")
 @pytest.mark.parametrize("size", [1, 4095, 65537, SIZE])
-def test_the_guest_sends(guest: Guest, vsock: HybridVsock, size: int) -> None:
+def test_the_guest_sends(guest: Guest, vsock: Vsock, size: int) -> None:
     with guest.serve(send_pattern) as service, vsock.connect(service.port, timeout=60) as client:
         client.sendall(b"%d\n" % size)
         assert receive_checksum(client) == (size, hashlib.sha256(pattern(7, size)).hexdigest())
 
 
 @requirement("VSOCK-DATA-001")
-def test_every_value_of_a_byte_arrives(guest: Guest, vsock: HybridVsock) -> None:
+def test_every_value_of_a_byte_arrives(guest: Guest, vsock: Vsock) -> None:
     def echo_reversed(connection: socket.socket) -> None:
         connection.sendall(receive_exactly(connection, 256)[::-1])
 

@@ -9,20 +9,24 @@ import socket
 
 import pytest
 
-from kvtest import Guest, HybridVsock, Steps, requirement
+from kvtest import Guest, HybridVsock, Steps, Vsock, requirement
 from kvtest.peers import echo, listen_on_any_port, receive_all, receive_exactly
+from kvtest.transport import Transport
 
 UNUSED_PORT = 0x6B76_0001
 HOST_PORT = 0x6B76_0002
 
+hybrid = pytest.mark.parametrize("vsock", [Transport.VHOST_USER_VSOCK], ids=str, indirect=True)
+
 
 @requirement("VSOCK-DIRECTION-001")
-def test_the_host_connects_to_the_guest(guest: Guest, vsock: HybridVsock) -> None:
+def test_the_host_connects_to_the_guest(guest: Guest, vsock: Vsock) -> None:
     with guest.serve(echo) as service, vsock.connect(service.port) as client:
         client.sendall(b"from the host")
         assert receive_exactly(client, 13) == b"from the host"
 
 
+@hybrid
 @requirement("VSOCK-HANDSHAKE-001")
 def test_the_host_reads_ok_before_any_byte_of_the_guest(guest: Guest, vsock: HybridVsock) -> None:
     def greet(connection: socket.socket) -> None:
@@ -35,6 +39,7 @@ def test_the_host_reads_ok_before_any_byte_of_the_guest(guest: Guest, vsock: Hyb
         assert re.fullmatch(rb"OK \d+\nfirst byte", receive_all(client))
 
 
+@hybrid
 @requirement("VSOCK-HANDSHAKE-001")
 def test_what_follows_connect_at_once_reaches_the_guest(guest: Guest, vsock: HybridVsock) -> None:
     with guest.serve(echo) as service, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
@@ -47,7 +52,7 @@ def test_what_follows_connect_at_once_reaches_the_guest(guest: Guest, vsock: Hyb
 
 @requirement("VSOCK-DIRECTION-002")
 @pytest.mark.parametrize("count", [1, 8])
-def test_the_guest_connects_to_the_host(guest: Guest, vsock: HybridVsock, count: int) -> None:
+def test_the_guest_connects_to_the_host(guest: Guest, vsock: Vsock, count: int) -> None:
     def connect(port: int, count: int) -> Steps:
         clients = []
         for number in range(count):
@@ -69,13 +74,13 @@ def test_the_guest_connects_to_the_host(guest: Guest, vsock: HybridVsock, count:
 
 
 @requirement("VSOCK-REFUSE-001")
-def test_a_port_without_listener_is_refused(guest: Guest, vsock: HybridVsock) -> None:
+def test_a_port_without_listener_is_refused(guest: Guest, vsock: Vsock) -> None:
     with pytest.raises(ConnectionRefusedError):
         vsock.connect(UNUSED_PORT)
 
 
 @requirement("VSOCK-REFUSE-002")
-def test_the_guest_is_refused_where_no_host_listens(guest: Guest, vsock: HybridVsock) -> None:
+def test_the_guest_is_refused_where_no_host_listens(guest: Guest, vsock: Vsock) -> None:
     def connect(port: int) -> int:
         with socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM) as client:
             return client.connect_ex((socket.VMADDR_CID_HOST, port))
@@ -83,7 +88,7 @@ def test_the_guest_is_refused_where_no_host_listens(guest: Guest, vsock: HybridV
     assert errno.errorcode[guest.call(connect, UNUSED_PORT)] == "ECONNRESET"
 
 
-def connect_until_refused(vsock: HybridVsock, port: int, limit: int) -> list[socket.socket]:
+def connect_until_refused(vsock: Vsock, port: int, limit: int) -> list[socket.socket]:
     """Return the connections that a port takes before it refuses one, at most ``limit``."""
     clients: list[socket.socket] = []
     while len(clients) < limit:
@@ -95,7 +100,7 @@ def connect_until_refused(vsock: HybridVsock, port: int, limit: int) -> list[soc
 
 
 @requirement("VSOCK-BACKLOG-001")
-def test_more_connections_than_the_backlog_are_refused_without_harm(guest: Guest, vsock: HybridVsock) -> None:
+def test_more_connections_than_the_backlog_are_refused_without_harm(guest: Guest, vsock: Vsock) -> None:
     def listen(backlog: int) -> Steps:
         listener = listen_on_any_port(backlog)
         established = yield listener.getsockname()[1]
@@ -116,7 +121,7 @@ def test_more_connections_than_the_backlog_are_refused_without_harm(guest: Guest
 
 
 @requirement("VSOCK-PORT-001")
-def test_a_port_can_be_used_again_after_its_listener_closed(guest: Guest, vsock: HybridVsock) -> None:
+def test_a_port_can_be_used_again_after_its_listener_closed(guest: Guest, vsock: Vsock) -> None:
     with guest.serve(echo) as first:
         port = first.port
     with pytest.raises(ConnectionRefusedError):
@@ -127,7 +132,7 @@ def test_a_port_can_be_used_again_after_its_listener_closed(guest: Guest, vsock:
 
 
 @requirement("VSOCK-CID-001")
-def test_the_addresses_are_the_ones_that_were_given(guest: Guest, vsock: HybridVsock) -> None:
+def test_the_addresses_are_the_ones_that_were_given(guest: Guest, vsock: Vsock) -> None:
     def addresses() -> Steps:
         import fcntl
         import struct

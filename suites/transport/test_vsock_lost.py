@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from kvtest import Guest, HybridVsock, Steps, requirement
+from kvtest import Guest, Steps, Vsock, requirement
 from kvtest.peers import echo, ended_within, receive_exactly
 
 BOUND = 1.0  # seconds, of the requirement
@@ -31,7 +31,7 @@ def connect_and_wait(port: int) -> Steps:
         pytest.param("power_off", marks=requirement("VSOCK-LOST-002")),
     ],
 )
-def test_every_connection_ends_with_the_guest(guest: Guest, vsock: HybridVsock, end: str) -> None:
+def test_every_connection_ends_with_the_guest(guest: Guest, vsock: Vsock, end: str) -> None:
     with (
         guest.serve(echo) as service,
         vsock.connect_many(service.port, 8) as clients,

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from kvtest.conformance import Catalogue, Requirement, Ring, shipped
-from tests.saboteurs.registry import Saboteur, faults, faults_of, ring_of, rings
+from tests.saboteurs.registry import Saboteur, faults, faults_of, table_of, tables
 from tests.suites import suite_tests
 
 DOCUMENT = Path(__file__).parents[2] / "docs/requirements.md"
@@ -54,8 +54,8 @@ def caught_by(saboteur: Saboteur, requirement: str) -> Sequence[str]:
         test
         for test, names in suite_tests().items()
         if requirement in names
-        and ring_of(test) in rings()
-        and any(fault.saboteur is saboteur for fault in faults_of(test, faults(ring_of(test))))
+        and table_of(test) in tables()
+        and any(fault.saboteur is saboteur for fault in faults_of(test, faults(table_of(test))))
     ]
 
 
@@ -77,8 +77,8 @@ def _saboteur_table(catalogue: Catalogue) -> Iterable[str]:
     table = [
         (requirement.id, fault.saboteur)
         for requirement in catalogue
-        for ring in rings()
-        for fault in faults(ring)
+        for name in tables()
+        for fault in faults(name)
         if requirement.id in fault.saboteur.requirements
     ]
     for name, saboteur in dict.fromkeys(table):

@@ -2,6 +2,7 @@
 """A pytest plugin under which every test of a ring meets something broken on purpose.
 
 A test with several faults meets one in each of as many runs; ``SABOTEURS_ROUND`` says which of them this one is.
+``SABOTEURS_TABLE`` names the one table that is at work.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.saboteurs.registry import Fault, faults, faults_of, ring_of
+from tests.saboteurs.registry import Fault, faults, faults_of, table_of
 
 ROUND = "SABOTEURS_ROUND"
+TABLE = "SABOTEURS_TABLE"
 
 
 def fault_of(test: str, number: int | None = None) -> Fault | None:
@@ -23,7 +25,10 @@ def fault_of(test: str, number: int | None = None) -> Fault | None:
         test: Its node ID.
         number: The number of the run, from 0; this one's if not given.
     """
-    found = faults_of(test, faults(ring_of(test)))
+    table = table_of(test)
+    if os.environ.get(TABLE, table) != table:
+        return None
+    found = faults_of(test, faults(table))
     number = int(os.environ.get(ROUND, "0")) if number is None else number
     return found[number] if number < len(found) else None
 

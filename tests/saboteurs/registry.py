@@ -12,7 +12,8 @@ breaks::
 It is in any module of this package. One that is not a function of this process, such as an agent in a guest that can be
 told to break something, is made known with :func:`register`.
 
-``rings/NAME.py`` is the table of the ring ``suites/NAME``, which joins by having it:
+``rings/NAME.py`` is the table of the ring ``suites/NAME``, which joins by having it. Tests of one file that need other
+options than the rest have a table of their own: ``rings/NAME_FILE.py`` is that of ``suites/NAME/test_FILE.py``.
 
 - ``FAULTS`` says which saboteur is at work in which test. A test without one is left out of the runs with saboteurs.
 - ``EVERY_TEST = True`` promises that there is no such test.
@@ -122,41 +123,41 @@ def saboteurs() -> Sequence[Saboteur]:
     return tuple(_ALL.values())
 
 
-def rings() -> list[str]:
-    """Return the rings that have a table."""
+def tables() -> list[str]:
+    """Return the names of all tables."""
     return sorted(path.stem for path in (Path(__file__).parent / "rings").glob("*.py") if path.stem != "__init__")
 
 
-def faults(ring: str) -> Sequence[Fault]:
-    """Return the table of a ring.
+def faults(table: str) -> Sequence[Fault]:
+    """Return what is in a table.
 
     Args:
-        ring: Its name.
+        table: Its name.
     """
-    table: Sequence[Fault] = _ring(ring).FAULTS
-    return table
+    found: Sequence[Fault] = _module(table).FAULTS
+    return found
 
 
-def options(ring: str) -> Sequence[str]:
-    """Return the options of ``kvtest run`` with which a ring runs with its saboteurs.
+def options(table: str) -> Sequence[str]:
+    """Return the options of ``kvtest run`` with which the tests of a table run with their saboteurs.
 
     Args:
-        ring: Its name.
+        table: Its name.
     """
-    return tuple(getattr(_ring(ring), "OPTIONS", ()))
+    return tuple(getattr(_module(table), "OPTIONS", ()))
 
 
-def breaks_every_test(ring: str) -> bool:
-    """Return whether a ring promises that each of its tests has a fault.
+def breaks_every_test(table: str) -> bool:
+    """Return whether a table promises that each of its tests has a fault.
 
     Args:
-        ring: Its name.
+        table: Its name.
     """
-    return bool(getattr(_ring(ring), "EVERY_TEST", False))
+    return bool(getattr(_module(table), "EVERY_TEST", False))
 
 
-def _ring(ring: str) -> ModuleType:
-    return importlib.import_module(f"{tests.saboteurs.__name__}.rings.{ring}")
+def _module(table: str) -> ModuleType:
+    return importlib.import_module(f"{tests.saboteurs.__name__}.rings.{table}")
 
 
 def faults_of(test: str, table: Sequence[Fault]) -> list[Fault]:
@@ -168,6 +169,17 @@ def faults_of(test: str, table: Sequence[Fault]) -> list[Fault]:
     """
     concerned = [fault for fault in table if fault.concerns(test)]
     return [fault for fault in concerned if not fault.also][:1] + [fault for fault in concerned if fault.also]
+
+
+def table_of(test: str) -> str:
+    """Return the table of a test: that of its file, or else that of its ring.
+
+    Args:
+        test: Its node ID.
+    """
+    ring = ring_of(test)
+    own = f"{ring}_{Path(test.partition('::')[0]).stem.removeprefix('test_')}"
+    return own if own in tables() else ring
 
 
 def ring_of(test: str) -> str:

@@ -32,7 +32,7 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 @contextlib.contextmanager
-def _wrapped(script: str) -> Iterator[None]:
+def with_wrapped_shim(script: str) -> Iterator[None]:
     """Run a script in place of the shim: SHIM is the real one, ID the container, COMMAND start or delete."""
     real = shutil.which("containerd-shim-runc-v2")
     with tempfile.TemporaryDirectory() as directory:
@@ -50,14 +50,14 @@ def _wrapped(script: str) -> Iterator[None]:
 
 
 def _on_delete(script: str) -> contextlib.AbstractContextManager[None]:
-    return _wrapped(f'if [ "$COMMAND" = delete ]; then\n{script}\nfi')
+    return with_wrapped_shim(f'if [ "$COMMAND" = delete ]; then\n{script}\nfi')
 
 
 @breaks("RUNTIME-START-001")
 @contextlib.contextmanager
 def tells_an_address_of_nobody() -> Iterator[None]:
     """The address that start prints is one at which nobody listens."""
-    with _wrapped('[ "$COMMAND" = start ] && { printf unix:///run/nobody-listens-here; exit 0; }'):
+    with with_wrapped_shim('[ "$COMMAND" = start ] && { printf unix:///run/nobody-listens-here; exit 0; }'):
         yield
 
 

@@ -14,32 +14,35 @@ from kvtest.conformance import Answer, shipped
 from kvtest.report import Results, evidence
 from kvtest.runtime.installation import root_is_mount_point
 from kvtest.settings import Settings
-from tests.saboteurs.plugin import ROUND, fault_of
-from tests.saboteurs.registry import faults, faults_of, options, ring_of, rings
+from tests.saboteurs.plugin import ROUND, TABLE, fault_of
+from tests.saboteurs.registry import faults, faults_of, options, ring_of, table_of, tables
 from tests.suites import suite_tests
 
 ROOT = Path(__file__).parents[2]
 
 
-def _ring(name: str) -> object:
+def _table(name: str) -> object:
     chroot = pytest.mark.skipif(not root_is_mount_point(), reason="runc makes no containers in a chroot")
-    return pytest.param(name, marks=[chroot] if name == "runtime" else [])
+    return pytest.param(name, marks=[chroot] if name in ("runtime", "runtime_pods_in_a_row") else [])
 
 
-@pytest.mark.parametrize("ring", [_ring(name) for name in rings()])
-def test_every_test_with_a_fault_fails_and_says_so(settings: Settings, tmp_path: Path, ring: str) -> None:
+@pytest.mark.parametrize("table", [_table(name) for name in tables()])
+def test_every_test_with_a_fault_fails_and_says_so(settings: Settings, tmp_path: Path, table: str) -> None:
+    tests = {test: names for test, names in suite_tests().items() if table_of(test) == table}
+    (ring,) = {ring_of(test) for test in tests}
     environment = {
         **os.environ,
         "KVTEST_CACHE": str(settings.cache),
-        "PYTEST_PLUGINS": f"tests.saboteurs.plugin,tests.saboteurs.rings.{ring}",
+        "PYTEST_PLUGINS": f"tests.saboteurs.plugin,tests.saboteurs.rings.{table}",
         "PYTHONPATH": str(ROOT),
+        TABLE: table,
     }
     broken: set[str] = set()
     astray: dict[str, str] = {}
-    rounds = max(len(faults_of(test, faults(ring))) for test in suite_tests() if ring_of(test) == ring)
+    rounds = max(len(faults_of(test, faults(table))) for test in tests)
     for number in range(rounds):
         results = tmp_path / str(number)
-        command = [sys.executable, "-m", "kvtest", "run", ring, "-n", "2", "--results", str(results), *options(ring)]
+        command = [sys.executable, "-m", "kvtest", "run", ring, "-n", "2", "--results", str(results), *options(table)]
         completed = subprocess.run(
             command, env={**environment, ROUND: str(number)}, capture_output=True, text=True, check=False
         )
@@ -58,5 +61,6 @@ def test_every_test_with_a_fault_fails_and_says_so(settings: Settings, tmp_path:
             broken |= set(test.requirements) & set(fault.saboteur.requirements)
 
     assert astray == {}, "tests that failed for another reason than what was broken"
-    binding = {requirement.id for requirement in shipped() if ring in requirement.rings and requirement.level.binding}
+    named = {name for names in tests.values() for name in names}
+    binding = {requirement.id for requirement in shipped() if requirement.id in named and requirement.level.binding}
     assert binding - broken == set(), "nobody has been seen to break them"

@@ -91,10 +91,11 @@ class Wire:
 @contextlib.contextmanager
 def between(fault: Fault) -> Iterator[None]:
     """Put something between every shim and its clients."""
+    wires: list[Wire] = []  # one that nobody holds is closed with its threads, and its client would see that
 
     def client(stream: socket.socket, name: str, ended: Callable[[], None] | None = None) -> Client:
         ours, theirs = socket.socketpair()
-        Wire(theirs, stream, fault)
+        wires.append(Wire(theirs, stream, fault))
         return Client(ours, name, ended=ended)
 
     with patch.object(shim, "Client", client):

@@ -14,9 +14,8 @@ from kvtest.runtime.reference import guest_spec, rootfs
 from kvtest.runtime.reference.arguments import specification
 from kvtest.runtime.reference.machine import Machine
 from kvtest.runtime.reference.process import Process, Status, Stdio
+from kvtest.runtime.reference.state import STATE
 
-#: Of a bundle, what is ours.
-STATE = "kvtest"
 _GUEST = "/run/kvtest/containers"
 
 

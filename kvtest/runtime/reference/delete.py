@@ -15,11 +15,8 @@ from pathlib import Path
 from kvtest.rpc.api import load
 from kvtest.runtime.reference import rootfs
 from kvtest.runtime.reference.arguments import Invocation, start_time
-from kvtest.runtime.reference.container import STATE
-from kvtest.runtime.reference.machine import MACHINE_FILE
-from kvtest.runtime.reference.serve import PID_FILE
-from kvtest.runtime.reference.start import ADDRESS_FILE, answers
-from kvtest.runtime.reference.tasks import TASK
+from kvtest.runtime.reference.start import answers
+from kvtest.runtime.reference.state import ADDRESS_FILE, MACHINE_FILE, PID_FILE, STATE, TASK
 
 _KILLED = 128 + signal.SIGKILL
 _PATIENCE_MS = 4000

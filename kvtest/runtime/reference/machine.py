@@ -20,12 +20,12 @@ from kvtest.ownership import write_atomically
 from kvtest.runtime.agent import Agent, AgentEndpoint
 from kvtest.runtime.agent_address import HybridAddress
 from kvtest.runtime.reference.arguments import start_time
+from kvtest.runtime.reference.state import MACHINE_FILE
 from kvtest.settings import load
 from kvtest.transport import Transport
 from kvtest.vm import Configuration
 from kvtest.vm.q35 import disk_path, plug_disk
 
-MACHINE_FILE = "machine.json"
 _PORT = 1024
 _SLOTS = 8
 _PATIENCE = 20.0
@@ -48,11 +48,13 @@ class Machine:
     """The machine of a pod; starting it begins at once, and :attr:`agent` waits for it.
 
     Args:
+        pod: ID of the pod, which is in the name of the machine.
         artifacts: Gets its console and logs.
         lost: Called once, with the reason, when it has died or does not answer any more.
     """
 
-    def __init__(self, artifacts: Path, lost: Callable[[str], None]) -> None:
+    def __init__(self, pod: str, artifacts: Path, lost: Callable[[str], None]) -> None:
+        self._pod = pod
         self._artifacts = artifacts
         self._lost = lost
         self._guest: Guest | None = None
@@ -60,6 +62,7 @@ class Machine:
         self._problem: KvtestError | None = None
         self._ready = threading.Event()
         self._closing = threading.Event()
+        self._look = threading.Event()  # set when there is a reason not to wait until the agent is asked the next time
         self._told = threading.Lock()
         self._slots = set(range(_SLOTS))
         self._slots_lock = threading.Lock()
@@ -91,12 +94,14 @@ class Machine:
 
     def _start(self) -> None:
         try:
-            factory = GuestFactory(load({}, os.environ, {}, Path("/")).settings, self._artifacts, label="pod")
+            factory = GuestFactory(
+                load({}, os.environ, {}, Path("/")).settings, self._artifacts, label=f"pod-{self._pod}"
+            )
             self._guest = factory.start(configuration(factory))
             pid = self._guest.vm.process.pid
             write_atomically(self._artifacts / MACHINE_FILE, json.dumps({"pid": pid, "start": start_time(pid)}))
             endpoint = AgentEndpoint(HybridAddress(str(self._guest.vm.hybrid_path), _PORT))
-            self._agent = endpoint.connect(Deadline(_PATIENCE))
+            self._agent = endpoint.connect(Deadline(_PATIENCE), self._look.set)
             for watch in (self._watch_process, self._watch_health):
                 threading.Thread(target=watch, name=watch.__name__, daemon=True).start()
         except KvtestError as error:
@@ -113,11 +118,14 @@ class Machine:
         self._tell(self.guest.died or "the machine ended")
 
     def _watch_health(self) -> None:
-        while not self._closing.wait(_INTERVAL_SECONDS):
+        while True:
+            self._look.wait(_INTERVAL_SECONDS)
+            if self._closing.is_set():
+                return
             try:
                 self.agent.check(_ANSWER_SECONDS)
             except KvtestError as error:
-                self._tell(f"the agent does not answer: {error.message}")
+                self._tell(self.guest.died or f"the agent does not answer: {error.message}")
                 return
 
     def _tell(self, reason: str) -> None:
@@ -128,6 +136,7 @@ class Machine:
     def close(self) -> None:
         """End it, and remove what it has on the host."""
         self._closing.set()
+        self._look.set()
         self._ready.wait()
         if self._agent is not None:
             self._agent.close()

@@ -11,7 +11,7 @@ from kvtest.runtime.reference.machine import configuration
 from kvtest.settings import SETTINGS, Settings
 
 # What makes a pod's machine another one; the rest is of no interest to a shim.
-_PASSED_ON = ("guest_kernel", "accelerator", "qemu", "memory", "cpus", "cache", "run_directory", "mirror")
+_PASSED_ON = ("accelerator", "qemu", "memory", "cpus", "cache", "run_directory", "mirror")
 
 
 def make_template(factory: GuestFactory) -> None:
@@ -31,5 +31,6 @@ def with_settings(installation: Installation, settings: Settings) -> Installatio
         for name in _PASSED_ON
         if (value := getattr(settings, name)) is not None
     }
+    variables[SETTINGS["guest_kernel"].variable] = settings.kernel
     environment = {**installation.profile.environment, **variables}
     return attrs.evolve(installation, profile=attrs.evolve(installation.profile, environment=environment))

@@ -9,12 +9,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kvtest.errors import HostError, MissingToolError
+from kvtest.errors import HostError
 from kvtest.guest import libc
-from kvtest.ownership import run
+from kvtest.host import erofs
 
-KIND = "erofs"
-_PATIENCE = 60.0
+KIND = erofs.KIND
 _FLAGS = {"ro": 0x1, "bind": 0x1000, "rbind": 0x1000 | 0x4000, "rw": 0}  # linux/mount.h
 
 
@@ -31,12 +30,7 @@ def pack(directory: Path, mounts: Sequence[Any], image: Path) -> None:
         HostError: It could not be mounted or packed.
     """
     with _mounted(directory, mounts):
-        try:
-            done = run(["mkfs.erofs", "--quiet", image, directory], deadline=_PATIENCE)
-        except MissingToolError as error:
-            raise MissingToolError(error.message, hint="apt-get install --no-install-recommends erofs-utils") from error
-    if done.status != 0:
-        raise HostError(f"mkfs.erofs of {directory} failed: {(done.stderr or done.stdout).strip()[-300:]}")
+        erofs.pack(directory, image)
 
 
 @contextlib.contextmanager

@@ -12,14 +12,12 @@ import threading
 from pathlib import Path
 
 from kvtest.ownership import write_atomically
-from kvtest.runtime.reference.arguments import Invocation, start_time
-from kvtest.runtime.reference.container import STATE
+from kvtest.runtime.reference.arguments import Invocation, pod_of, specification, start_time
 from kvtest.runtime.reference.machine import Machine
 from kvtest.runtime.reference.publisher import Publisher
 from kvtest.runtime.reference.server import Server
-from kvtest.runtime.reference.tasks import TASK, Tasks
-
-PID_FILE = "shim.json"
+from kvtest.runtime.reference.state import PID_FILE, STATE, TASK
+from kvtest.runtime.reference.tasks import Tasks
 
 
 def serve(invocation: Invocation) -> None:
@@ -33,7 +31,8 @@ def serve(invocation: Invocation) -> None:
     publisher = Publisher(os.environ.get("TTRPC_ADDRESS"), invocation.namespace)
     with socket.socket(fileno=invocation.socket) as listener:
         path = Path(listener.getsockname())
-        tasks = Tasks(lambda lost: Machine(state, lost), publisher, finished.set)
+        pod = pod_of(specification(invocation.bundle), invocation.name)
+        tasks = Tasks(lambda lost: Machine(pod, state, lost), publisher, finished.set)
         Server(listener, tasks.api, f"{TASK}.Task", tasks.methods())
         finished.wait()
         with contextlib.suppress(FileNotFoundError):

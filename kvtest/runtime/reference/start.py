@@ -13,8 +13,8 @@ from pathlib import Path
 
 from kvtest.errors import ShimError
 from kvtest.runtime.reference.arguments import Invocation, pod_of, specification
+from kvtest.runtime.reference.state import ADDRESS_FILE
 
-ADDRESS_FILE = "address"
 _SCHEME = "unix://"
 
 

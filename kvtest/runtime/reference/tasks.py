@@ -19,8 +19,8 @@ from kvtest.runtime.reference.container import Container
 from kvtest.runtime.reference.machine import Machine
 from kvtest.runtime.reference.process import LOST, Process, Status, Stdio
 from kvtest.runtime.reference.publisher import Publisher
+from kvtest.runtime.reference.state import TASK
 
-TASK = "containerd.task.v2"
 _METRICS = "io.containerd.cgroups.v1.Metrics"
 
 

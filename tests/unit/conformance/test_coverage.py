@@ -8,7 +8,7 @@ import pytest
 from kvtest.conformance import shipped
 from kvtest.resources import suites_directory
 from tests.saboteurs import document
-from tests.saboteurs.registry import Fault, breaks_every_test, faults, faults_of, ring_of, rings, saboteurs
+from tests.saboteurs.registry import Fault, breaks_every_test, faults, faults_of, ring_of, saboteurs, table_of, tables
 from tests.suites import suite_tests
 
 
@@ -60,25 +60,25 @@ def test_every_saboteur_claims_something_and_says_what() -> None:
     assert [saboteur.name for saboteur in saboteurs() if not saboteur.requirements or not saboteur.what] == []
 
 
-@pytest.mark.parametrize("ring", rings())
-def test_a_saboteur_is_at_work_only_in_tests_of_what_it_breaks(ring: str) -> None:
-    tests = {test: names for test, names in suite_tests().items() if ring_of(test) == ring}
+@pytest.mark.parametrize("table", tables())
+def test_a_saboteur_is_at_work_only_in_tests_of_what_it_breaks(table: str) -> None:
+    tests = {test: names for test, names in suite_tests().items() if table_of(test) == table}
     strangers = [
         (test, fault.saboteur.name)
         for test, names in tests.items()
-        for fault in faults_of(test, faults(ring))
+        for fault in faults_of(test, faults(table))
         if not set(names) & set(fault.saboteur.requirements)
     ]
     assert strangers == []
-    idle = [fault.tests for fault in faults(ring) if not any(fault in faults_of(t, faults(ring)) for t in tests)]
+    idle = [fault.tests for fault in faults(table) if not any(fault in faults_of(t, faults(table)) for t in tests)]
     assert idle == []
 
 
-@pytest.mark.parametrize("ring", [ring for ring in rings() if breaks_every_test(ring)])
-def test_every_test_has_something_broken(ring: str) -> None:
-    tests = [test for test in suite_tests() if ring_of(test) == ring]
+@pytest.mark.parametrize("table", [table for table in tables() if breaks_every_test(table)])
+def test_every_test_has_something_broken(table: str) -> None:
+    tests = [test for test in suite_tests() if table_of(test) == table]
     assert tests
-    assert [test for test in tests if not faults_of(test, faults(ring))] == []
+    assert [test for test in tests if not faults_of(test, faults(table))] == []
 
 
 def test_the_document_is_up_to_date() -> None:
@@ -100,3 +100,8 @@ def test_a_fault_is_of_the_first_line_that_matches_and_of_those_that_come_beside
 
 def test_the_ring_of_a_test_is_its_directory() -> None:
     assert ring_of("suites/agent/deep/test_a.py::test_x[a/b]") == "agent"
+
+
+def test_a_file_can_have_a_table_of_its_own() -> None:
+    assert table_of("suites/runtime/test_machine.py::test_x") == "runtime_machine"
+    assert table_of("suites/runtime/test_failure.py::test_x[a/b]") == "runtime"

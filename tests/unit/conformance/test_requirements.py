@@ -192,9 +192,10 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_the_shipped_requirements_load() -> None:
     catalogue = Catalogue.load(suites_directory() / "requirements")
-    vsock, serial = (Transport.VHOST_USER_VSOCK,), (Transport.VIRTIO_SERIAL,)
+    ours, serial = (Transport.VHOST_USER_VSOCK,), (Transport.VIRTIO_SERIAL,)
+    vsock = (*ours, Transport.VHOST_VSOCK)
     by_area: dict[str, list[tuple[Transport, ...]]] = {
-        "VSOCK": [vsock],
+        "VSOCK": [ours, vsock],
         "SERIAL": [serial],
         "AGENT": [vsock, serial, (*vsock, *serial)],
         "RUNTIME": [()],

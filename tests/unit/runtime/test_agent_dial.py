@@ -17,6 +17,7 @@ from kvtest.runtime import agent_dial
 from kvtest.runtime.agent import AGENT, HEALTH, AgentEndpoint
 from kvtest.runtime.agent_address import UnixAddress, VsockAddress
 from kvtest.runtime.agent_dial import dial
+from kvtest.vsock import reservation
 
 SPOKEN = api.load("agent-2.1")
 
@@ -128,16 +129,19 @@ def test_what_can_never_be_connected_is_said_at_once(tmp_path: Path) -> None:
 
 
 def test_no_vsock_socket_is_opened_without_a_reservation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(agent_dial, "_DEVICE", str(tmp_path / "vhost-vsock"))
+    monkeypatch.setattr(reservation, "DEVICE", str(tmp_path / "vhost-vsock"))
     monkeypatch.setattr(socket, "socket", lambda *_arguments: pytest.fail("a socket was opened"))
-    with pytest.raises(HostError, match="vsock://3 cannot be used here") as refused:
+    with pytest.raises(HostError, match="vhost-vsock does not open: No such file or directory") as refused:
         dial(VsockAddress(3, 1024), 10.0)
     assert "modprobe vhost_vsock" in (refused.value.hint or "")
 
 
 def test_a_cid_that_nobody_holds_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "vhost-vsock").touch()
-    monkeypatch.setattr(agent_dial, "_DEVICE", str(tmp_path / "vhost-vsock"))
+    monkeypatch.setattr(reservation, "DEVICE", str(tmp_path / "vhost-vsock"))
     monkeypatch.setattr(fcntl, "ioctl", lambda *_arguments: 0)  # the CID could be taken: nobody had it
-    with pytest.raises(HostError, match="no VM of this machine has the CID 3"):
-        dial(VsockAddress(3, 1024), 10.0)
+    monkeypatch.setattr(socket, "socket", lambda *_arguments: pytest.fail("a socket was opened"))
+    with pytest.raises(HostError, match="no guest of this machine has the CID 3"):
+        AgentEndpoint.of("vsock://3:1024")
+    with pytest.raises(DeadlineExceededError, match="refused the connection: the guest is gone"):
+        dial(VsockAddress(3, 1024), 0.05)

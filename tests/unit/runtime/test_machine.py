@@ -6,8 +6,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from kvtest.runtime.machine import agent_of, processes_of
-from kvtest.runtime.profile import VirtualMachine, load
+from kvtest.runtime.machine import processes_of
+from kvtest.runtime.profile import load
 
 
 def test_a_machine_is_found_by_its_command_line() -> None:
@@ -29,11 +29,3 @@ def test_a_machine_is_found_by_its_command_line() -> None:
         assert processes_of(machine, "kvtest-two") == []
         process.communicate(b"\n")
     assert processes_of(machine, "kvtest-one") == []
-
-
-def test_the_address_of_an_agent_names_the_pod() -> None:
-    assert (
-        agent_of(VirtualMachine("", "hvsock:///run/{pod}/vsock:1024"), "kvtest-one")
-        == "hvsock:///run/kvtest-one/vsock:1024"
-    )
-    assert agent_of(VirtualMachine(""), "kvtest-one") is None

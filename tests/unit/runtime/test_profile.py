@@ -61,6 +61,16 @@ def test_an_unknown_name_has_a_nearest_neighbour() -> None:
         ('cure = "build it"', 'cure = "x"\ncleanup_bound = 0', "'cleanup_bound' must be more than 0 seconds"),
         ("[options]", "[options", "is not valid TOML"),
         ('binary = "mine"', 'arguments = ["--quick"]', "'options.arguments' needs 'options.binary'"),
+        (
+            "[options]",
+            '[vm]\nprocess = "x"\n[vm.console]\nfound = "(?P<cid>.)"\naddress = "vsock://{kid}:1"\n[options]',
+            "'vm.console.address' is 'vsock://{kid}:1'\n  hint: what is filled in is {pod}, {cid}",
+        ),
+        (
+            "[options]",
+            '[vm]\nprocess = "x"\n[vm.console]\nfound = "("\naddress = "unix:///x"\n[options]',
+            "'vm.console.found' is no regular expression",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, seen: str) -> None:

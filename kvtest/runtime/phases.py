@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The phases in the life of a container in which something can die."""
+
+from __future__ import annotations
+
+from kvtest.runtime.pod import Container, Pod
+
+PATIENCE = 10.0
+FOREVER = ["sleep", "1000"]
+PHASES = ("created", "running", "exec", "output", "input", "paused", "ended")
+
+
+def reach(pod: Pod, phase: str) -> Container:
+    """Bring a container of a pod into a phase of its life.
+
+    Args:
+        pod: The pod.
+        phase: One of :data:`PHASES`.
+    """
+    flood = ["sh", "-c", "echo started; yes"]
+    command = {"output": flood, "input": ["cat"], "ended": ["true"]}.get(phase, FOREVER)
+    container = pod.create(command, stdin=phase == "input")
+    if phase != "created":
+        container.start()
+    if phase == "exec":
+        container.exec(flood).stdout.read_until(b"started\n", PATIENCE)
+    if phase == "output":
+        container.stdout.read_until(b"started\n", PATIENCE)
+    if phase == "input":
+        container.stdin.write(b"hello\n", PATIENCE)
+        container.stdout.read_until(b"hello\n", PATIENCE)
+    if phase == "paused":
+        container.pause()
+    if phase == "ended":
+        container.wait(PATIENCE)
+    return container

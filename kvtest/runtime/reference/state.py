@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the processes of a pod's shim leave for each other: names of files, and of the API."""
+
+from __future__ import annotations
+
+#: Of a bundle, the directory that is ours.
+STATE = "kvtest"
+#: In it, the process that serves the pod, and the pod's machine.
+PID_FILE = "shim.json"
+MACHINE_FILE = "machine.json"
+#: In the bundle, the address of the pod's shim (containerd, Runtime v2).
+ADDRESS_FILE = "address"
+
+#: The package of the API that a shim serves.
+TASK = "containerd.task.v2"

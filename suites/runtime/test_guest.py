@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens when a pod is harmed from inside: its agent dies or hangs, its kernel panics, it is turned off.
+
+The virtual machine may well go on, and nobody on the host has done anything to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from kvtest import Pod, Pods, Status, requirement
+from kvtest.census import Ledger
+from kvtest.errors import NotOfferedError
+from kvtest.runtime.console import Console
+from kvtest.runtime.neighbours import undisturbed
+from kvtest.runtime.phases import FOREVER, PATIENCE, reach
+
+HARMS: dict[str, Callable[[Console], None]] = {
+    "agent-killed": lambda console: console.signal_agent(signal.SIGKILL),
+    "agent-terminated": lambda console: console.signal_agent(signal.SIGTERM),
+    "agent-stopped": lambda console: console.signal_agent(signal.SIGSTOP),
+    "panic": Console.panic,
+    "power-off": Console.power_off,
+}
+
+pytestmark = pytest.mark.capability("runtime", "runtime-vm", "runtime-console")
+
+
+@contextlib.contextmanager
+def harmed(pod: Pod, harm: str) -> Iterator[None]:
+    """Harm the guest of a pod from inside. The console stays open for the block: with it would go what it is to do."""
+    with contextlib.ExitStack() as opened:
+        try:
+            console = opened.enter_context(pod.console(PATIENCE))
+            HARMS[harm](console)
+        except NotOfferedError as error:
+            pytest.skip(error.message if error.hint is None else f"{error.message}: {error.hint}")
+        yield
+
+
+@pytest.mark.parametrize(
+    ("harm", "phase"),
+    [
+        pytest.param(harm, phase, marks=requirement(name))
+        for name, harm, phases in (
+            ("RUNTIME-VM-009", "agent-killed", ("created", "running")),
+            ("RUNTIME-VM-009", "agent-terminated", ("running",)),
+            ("RUNTIME-VM-010", "agent-stopped", ("running",)),
+            ("RUNTIME-VM-011", "panic", ("created", "running")),
+            ("RUNTIME-VM-012", "power-off", ("running",)),
+        )
+        for phase in phases
+    ],
+)
+def test_everybody_learns_of_harm_done_inside(pod: Pod, harm: str, phase: str) -> None:
+    container = reach(pod, phase)
+    waiting = [container.waiting(PATIENCE) for _ in range(2)]
+    bound, status = pod.profile.detection_bound, pod.profile.status_of_lost_vm
+    with harmed(pod, harm):
+        assert [one.result(bound).status for one in waiting] == [status, status]
+    pod.events.expect("TaskExit", container.id, status=status, within=bound)
+    assert container.state() is Status.STOPPED
+    assert container.delete().status == status
+    assert len(pod.events.of(container.id, "TaskExit", "")) == 1
+
+
+@requirement("RUNTIME-VM-013")
+@pytest.mark.parametrize("harm", ["agent-killed", "panic", "power-off"])
+def test_nothing_stays_of_what_was_harmed_inside(pod: Pod, census: Ledger, harm: str) -> None:
+    container = pod.run(FOREVER)
+    (machine,) = pod.machine
+    pidfd = os.pidfd_open(machine)
+    try:
+        with harmed(pod, harm):
+            assert container.wait(pod.profile.detection_bound).status == pod.profile.status_of_lost_vm
+            ended, _, _ = select.select([pidfd], [], [], pod.profile.cleanup_bound)
+            assert ended, "the virtual machine goes on"  # though there is still a shim that could have ended it
+    finally:
+        os.close(pidfd)
+    assert container.delete().status == pod.profile.status_of_lost_vm
+    pod.end(PATIENCE)
+    census.assert_clean(within=pod.profile.cleanup_bound)
+
+
+@requirement("RUNTIME-VM-014")
+def test_the_id_of_what_was_harmed_inside_can_be_used_again(pod: Pod) -> None:
+    container = pod.run(FOREVER)
+    with harmed(pod, "agent-killed"):
+        assert container.wait(pod.profile.detection_bound).status == pod.profile.status_of_lost_vm
+    container.delete()
+    again = pod.create(["sh", "-c", "echo again; exit 8"], name=container.id)
+    again.start()
+    assert again.wait(PATIENCE).status == 8
+    assert again.stdout.read_all(PATIENCE) == b"again\n"
+    again.delete()
+
+
+@requirement("RUNTIME-VM-015")
+@pytest.mark.parametrize("harm", ["agent-killed", "panic"])
+def test_other_pods_go_on_when_one_is_harmed_inside(pods: Pods, harm: str) -> None:
+    dying, living = pods.start_many(2)
+    doomed = dying.run(FOREVER)
+    with undisturbed(living), harmed(dying, harm):
+        assert doomed.wait(dying.profile.detection_bound).status == dying.profile.status_of_lost_vm

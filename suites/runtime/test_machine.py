@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens when the virtual machine of a pod dies or hangs, in every phase; nobody calls for its removal."""
+
+from __future__ import annotations
+
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor, wait
+
+import pytest
+
+from kvtest import Container, Pod, Pods, Status, requirement
+from kvtest.census import Ledger
+from kvtest.runtime.neighbours import undisturbed
+from kvtest.runtime.phases import FOREVER, PATIENCE, reach
+
+BOTH = ("machine first", "shim first")
+ONCE = 1.0  # seconds in which a process that answers would have done so
+
+pytestmark = [pytest.mark.capability("runtime"), pytest.mark.capability("runtime-vm")]
+
+direct = pytest.mark.parametrize("driver", ["direct"], indirect=True)
+
+
+def end_machine(pod: Pod, number: signal.Signals = signal.SIGKILL) -> None:
+    """Send a signal to the one process of a pod's virtual machine."""
+    (pid,) = pod.machine
+    os.kill(pid, number)
+
+
+@requirement("RUNTIME-VM-001")
+@pytest.mark.parametrize(
+    ("phase", "number"),
+    [
+        *((phase, signal.SIGKILL) for phase in ("created", "running", "exec", "output", "input")),
+        pytest.param("paused", signal.SIGKILL, marks=pytest.mark.capability("runtime-pause")),
+        ("running", signal.SIGTERM),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_everybody_learns_that_a_machine_has_ended(pod: Pod, phase: str, number: signal.Signals) -> None:
+    container = reach(pod, phase)
+    waiting = [container.waiting(PATIENCE) for _ in range(2)]
+    end_machine(pod, number)
+    bound, status = pod.profile.detection_bound, pod.profile.status_of_lost_vm
+    assert [one.result(bound).status for one in waiting] == [status, status]
+    pod.events.expect("TaskExit", container.id, status=status, within=bound)
+    assert container.state() is Status.STOPPED
+    assert container.delete().status == status
+    assert len(pod.events.of(container.id, "TaskExit", "")) == 1
+
+
+@requirement("RUNTIME-VM-001")
+def test_who_waits_beside_the_first_process_learns_it_too(pod: Pod) -> None:
+    container = pod.run(FOREVER)
+    process = container.exec(FOREVER)
+    waiting = process.waiting(PATIENCE)
+    end_machine(pod)
+    assert waiting.result(pod.profile.detection_bound).status == pod.profile.status_of_lost_vm
+    assert process.stdout.read_all(PATIENCE) == b""
+
+
+@requirement("RUNTIME-VM-001")
+def test_an_exit_status_from_before_is_kept(pod: Pod) -> None:
+    container = pod.run(FOREVER)
+    ended = pod.run(["sh", "-c", "exit 9"])
+    assert ended.wait(PATIENCE).status == 9
+    end_machine(pod)
+    assert container.wait(pod.profile.detection_bound).status == pod.profile.status_of_lost_vm
+    assert ended.wait(PATIENCE).status == 9
+    assert ended.delete().status == 9
+    assert len(pod.events.of(ended.id, "TaskExit", "")) == 1
+
+
+@requirement("RUNTIME-VM-002")
+@pytest.mark.parametrize("phase", ["running", "exec"])
+def test_a_machine_that_hangs_is_noticed(pod: Pod, phase: str) -> None:
+    container = reach(pod, phase)
+    waiting = container.waiting(PATIENCE)
+    end_machine(pod, signal.SIGSTOP)
+    bound, status = pod.profile.detection_bound, pod.profile.status_of_lost_vm
+    assert waiting.result(bound).status == status
+    pod.events.expect("TaskExit", container.id, status=status, within=bound)
+    assert container.delete().status == status
+
+
+@requirement("RUNTIME-VM-003")
+def test_a_machine_that_stands_still_for_a_while_goes_on(pod: Pod) -> None:
+    container = pod.run(["cat"], stdin=True)
+    waiting = container.waiting(PATIENCE)
+    end_machine(pod, signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(container.output_of, ["echo", "here"], PATIENCE)
+        assert not wait([asked], ONCE).done, "a machine that stands still has answered"
+        end_machine(pod, signal.SIGCONT)
+        assert asked.result(PATIENCE) == b"here\n"
+    container.stdin.write(b"alive\n", PATIENCE)
+    assert container.stdout.read_until(b"\n", PATIENCE) == b"alive\n"
+    container.kill()
+    assert waiting.result(PATIENCE).status == 137
+
+
+@requirement("RUNTIME-VM-004")
+@pytest.mark.parametrize("count", [1, 3])
+def test_nothing_of_a_lost_machine_stays(pod: Pod, census: Ledger, count: int) -> None:
+    containers = [pod.run(FOREVER) for _ in range(count)]
+    end_machine(pod)
+    status = pod.profile.status_of_lost_vm
+    for container in reversed(containers):  # the first one is the pod's own, with which containerd ends the shim
+        assert container.wait(pod.profile.detection_bound).status == status
+        assert container.delete().status == status
+    pod.end(PATIENCE)
+    census.assert_clean(within=pod.profile.cleanup_bound)
+
+
+@requirement("RUNTIME-VM-005")
+@pytest.mark.parametrize("order", BOTH)
+@pytest.mark.parametrize("phase", ["created", "running", "exec"])
+def test_everything_goes_when_machine_and_shim_die_together(pod: Pod, census: Ledger, phase: str, order: str) -> None:
+    reach(pod, phase)
+    (machine,) = pod.machine
+    pidfd = os.pidfd_open(machine)
+    try:
+        if order == "shim first":
+            pod.shim.kill()
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        pod.shim.kill()
+    finally:
+        os.close(pidfd)
+    census.assert_clean(within=pod.profile.cleanup_bound)
+
+
+@requirement("RUNTIME-VM-006")
+def test_the_id_of_a_lost_container_can_be_used_again(pod: Pod) -> None:
+    container = pod.run(FOREVER)
+    end_machine(pod)
+    assert container.wait(pod.profile.detection_bound).status == pod.profile.status_of_lost_vm
+    container.delete()
+    again = pod.create(["sh", "-c", "echo again; exit 8"], name=container.id)
+    again.start()
+    assert again.wait(PATIENCE).status == 8
+    assert again.stdout.read_all(PATIENCE) == b"again\n"
+    again.delete()
+
+
+@requirement("RUNTIME-VM-007")
+def test_the_machines_of_other_pods_go_on(pods: Pods) -> None:
+    dying, living = pods.start_many(2)
+    doomed = dying.run(FOREVER)
+    with undisturbed(living):
+        end_machine(dying)
+        assert doomed.wait(dying.profile.detection_bound).status == dying.profile.status_of_lost_vm
+
+
+@requirement("RUNTIME-VM-008")
+@direct
+def test_a_second_deletion_without_machine_and_shim_is_harmless(pod: Pod, census: Ledger) -> None:
+    container: Container = pod.run(FOREVER)
+    end_machine(pod)
+    pod.shim.kill()
+    pod.events.expect("TaskDelete", container.id, within=pod.profile.cleanup_bound)
+    for _ in range(2):
+        assert pod.delete_again(container.id).status == pod.profile.status_of_delete
+    census.assert_clean(within=pod.profile.cleanup_bound)

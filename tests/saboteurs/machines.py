@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ways to break the reference shim where it looks after a pod's virtual machine.
+
+Each works in the shim's own processes: Python imports ``sitecustomize`` there, which applies it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from kvtest.errors import ShimError
+from kvtest.guest import libc
+from kvtest.runtime import shim
+from kvtest.runtime.reference import delete as delete_module
+from kvtest.runtime.reference import tasks as tasks_module
+from kvtest.runtime.reference.container import Container
+from kvtest.runtime.reference.machine import Machine
+from kvtest.runtime.reference.process import Process, Status
+from kvtest.runtime.reference.tasks import Tasks
+from tests.saboteurs.registry import Saboteur, register
+
+_ROOT = Path(__file__).parents[2]
+_PODS = "SABOTEUR_PODS"
+
+
+def _in_the_shim(*requirements: str) -> Callable[[Callable[[], None]], Saboteur]:
+    """Make a function a saboteur that is called in each process of the shim and changes it there."""
+
+    def decorate(apply: Callable[[], None]) -> Saboteur:
+        @contextlib.contextmanager
+        def work() -> Iterator[None]:
+            with tempfile.TemporaryDirectory() as directory:
+                customize = Path(directory) / "sitecustomize.py"
+                customize.write_text(f"from {__name__} import BREAKS\nBREAKS[{apply.__name__!r}]()\n")
+                command = shim.Place.command
+
+                def broken(self: shim.Place, *words: str) -> list[str | Path]:
+                    path = f"PYTHONPATH={directory}:{_ROOT}"
+                    return ["/usr/bin/env", path, f"{_PODS}={directory}/pods", *command(self, *words)]
+
+                with patch.object(shim.Place, "command", broken):
+                    yield
+
+        BREAKS[apply.__name__] = apply
+        what = (apply.__doc__ or "").partition("\n")[0]
+        return register(Saboteur(f"machines.{apply.__name__}", what, requirements, work))
+
+    return decorate
+
+
+def _replace(owner: object, name: str, new: object) -> None:
+    """Put something else in a place, for the life of the process."""
+    patch.object(owner, name, new).start()
+
+
+#: What is applied, by its name.
+BREAKS: dict[str, Callable[[], None]] = {}
+
+
+@_in_the_shim("RUNTIME-VM-001", "RUNTIME-VM-011")
+def does_not_notice_an_end() -> None:
+    """The end of the machine is not noticed."""
+    _replace(Machine, "_tell", lambda self, reason: None)
+
+
+@_in_the_shim("RUNTIME-VM-001", "RUNTIME-VM-012")
+def tells_that_all_went_well() -> None:
+    """Containers of a lost machine end with status 0."""
+    _replace(tasks_module, "LOST", 0)
+
+
+@_in_the_shim("RUNTIME-VM-001")
+def tells_one_of_two_waiters() -> None:
+    """Of those who wait for a process only the first learns of its end with the machine."""
+    wait, seen = Process.wait, set[int]()
+
+    def broken(self: Process) -> None:
+        if id(self) in seen:
+            signal.pause()
+        seen.add(id(self))
+        wait(self)
+
+    _replace(Process, "wait", broken)
+
+
+@_in_the_shim("RUNTIME-VM-001", "RUNTIME-VM-009", "RUNTIME-VM-011")
+def publishes_an_end_twice() -> None:
+    """The end of a process is published twice."""
+    exited = Tasks._exited
+
+    def broken(self: Tasks, *arguments: Any) -> None:
+        exited(self, *arguments)
+        exited(self, *arguments)
+
+    _replace(Tasks, "_exited", broken)
+
+
+@_in_the_shim("RUNTIME-VM-001")
+def forgets_exit_statuses() -> None:
+    """With the machine also those end once more that had ended before."""
+    lost = Tasks._lost
+
+    def broken(self: Tasks, reason: str) -> None:
+        for container in self._containers.values():
+            container.first.status = Status.RUNNING
+        lost(self, reason)
+
+    _replace(Tasks, "_lost", broken)
+
+
+@_in_the_shim("RUNTIME-VM-001")
+def forgets_processes_beside_the_first() -> None:
+    """Only first processes end with the machine."""
+
+    def broken(self: Container, status: int) -> None:
+        self.first.ended(status)
+
+    _replace(Container, "lost", broken)
+
+
+@_in_the_shim("RUNTIME-VM-002", "RUNTIME-VM-009", "RUNTIME-VM-010")
+def does_not_ask_how_it_is() -> None:
+    """A machine or an agent that hangs or is gone is not noticed: it is never asked."""
+    _replace(Machine, "_watch_health", lambda self: None)
+
+
+@_in_the_shim("RUNTIME-VM-003")
+def has_no_patience() -> None:
+    """A machine is lost that does not answer at once."""
+    from kvtest.runtime.reference import machine
+
+    _replace(machine, "_INTERVAL_SECONDS", 0.2)
+    _replace(machine, "_ANSWER_SECONDS", 0.2)
+
+
+@_in_the_shim("RUNTIME-VM-013")
+def leaves_the_machine() -> None:
+    """A machine whose agent does not answer is taken for lost, and goes on."""
+
+    def broken(self: Machine) -> None:
+        self._closing.set()
+
+    _replace(Machine, "close", broken)
+
+
+@_in_the_shim("RUNTIME-VM-004", "RUNTIME-VM-013")
+def leaves_a_mount() -> None:
+    """With the machine's end a mount is made and forgotten."""
+    lost = Tasks._lost
+
+    def broken(self: Tasks, reason: str) -> None:
+        for container in self._containers.values():
+            place = container.bundle.parent / "left"
+            place.mkdir(exist_ok=True)
+            libc.mount("left", str(place), "tmpfs", "")
+        lost(self, reason)
+
+    _replace(Tasks, "_lost", broken)
+
+
+@_in_the_shim("RUNTIME-VM-005")
+def leaves_a_process() -> None:
+    """A helper of the machine outlives both."""
+    start = Machine._start
+
+    def broken(self: Machine) -> None:
+        subprocess.Popen(["sleep", "1000"], start_new_session=True)
+        start(self)
+
+    _replace(Machine, "_start", broken)
+
+
+@_in_the_shim("RUNTIME-VM-006", "RUNTIME-VM-014")
+def stays_with_a_lost_machine() -> None:
+    """A shim whose machine is lost does not end with its last container."""
+    shutdown = Tasks._shutdown
+
+    def broken(self: Tasks, request: Any) -> None:
+        if self._loss is None:
+            shutdown(self, request)
+
+    _replace(Tasks, "_shutdown", broken)
+
+
+@_in_the_shim("RUNTIME-VM-007", "RUNTIME-VM-015")
+def kills_other_machines() -> None:
+    """The end of one machine ends those of the other pods of the test."""
+    start, lost, pods = Machine._start, Tasks._lost, Path(os.environ[_PODS])
+
+    def started(self: Machine) -> None:
+        start(self)
+        with pods.open("a") as stream:
+            stream.write(f"{self.pid}\n")
+
+    def broken(self: Tasks, reason: str) -> None:
+        for line in pods.read_text().splitlines():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(line), signal.SIGKILL)
+        lost(self, reason)
+
+    _replace(Machine, "_start", started)
+    _replace(Tasks, "_lost", broken)
+
+
+@_in_the_shim("RUNTIME-VM-008")
+def deletes_only_what_is_there() -> None:
+    """A deletion fails where the shim and the machine are gone already."""
+    end = delete_module._end_shim
+
+    def broken(state: Path) -> int:
+        if not state.is_dir():
+            raise ShimError("there is no machine to delete")
+        return end(state)
+
+    _replace(delete_module, "_end_shim", broken)

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens when a virtual machine dies or hangs: the reference shim, changed in its own processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.saboteurs import machines
+from tests.saboteurs.registry import Fault
+
+OPTIONS = ("--runtime", str(Path(__file__).parents[1] / "reference.toml"), "--census-timeout", "2")
+
+NO_ANSWER = "for the answer to the shim"
+
+FAULTS = [
+    Fault("test_machine::test_everybody*direct-created-*", machines.does_not_notice_an_end, NO_ANSWER),
+    Fault("test_machine::test_everybody*direct-running-SIGKILL]", machines.tells_that_all_went_well, "[0, 0] == [255"),
+    Fault("test_machine::test_everybody*direct-exec-*", machines.tells_one_of_two_waiters, NO_ANSWER),
+    Fault("test_machine::test_everybody*direct-output-*", machines.publishes_an_end_twice, "assert 2 == 1"),
+    Fault("test_machine::test_everybody*direct-input-*", machines.tells_that_all_went_well, "[0, 0] == [255"),
+    Fault("test_machine::test_everybody*direct-paused-*", machines.publishes_an_end_twice, "assert 2 == 1"),
+    Fault("test_machine::test_everybody*direct-running-SIGTERM]", machines.publishes_an_end_twice, "assert 2 == 1"),
+    Fault(
+        "test_machine::test_who_waits*direct*",
+        machines.forgets_processes_beside_the_first,
+        NO_ANSWER,
+    ),
+    Fault("test_machine::test_an_exit_status*direct*", machines.forgets_exit_statuses, "assert 255 == 9"),
+    Fault("test_machine::test_a_machine_that_hangs*direct-running]", machines.does_not_ask_how_it_is, NO_ANSWER),
+    Fault("test_machine::test_a_machine_that_stands*direct*", machines.has_no_patience, "has answered"),
+    Fault("test_machine::test_nothing*direct*", machines.leaves_a_mount, ": tmpfs of left"),
+    Fault("test_machine::test_everything*direct*", machines.leaves_a_process, "sleep 1000"),
+    Fault("test_machine::test_the_id*direct*", machines.stays_with_a_lost_machine, "machine is gone"),
+    Fault("test_machine::test_the_machines*direct*", machines.kills_other_machines, "the output ended"),
+    Fault("test_machine::test_a_second*direct*", machines.deletes_only_what_is_there, "'delete' ended with status 1"),
+]
