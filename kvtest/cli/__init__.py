@@ -6,9 +6,15 @@ Exit statuses are those of :class:`kvtest.cli.status.Status`.
 
 from __future__ import annotations
 
+import sys
+
 
 def main() -> None:
     """Run the command line; the entry point of the package."""
-    from kvtest.cli.main import run
+    try:
+        from kvtest.cli.main import run
 
-    run()
+        run()
+    except KeyboardInterrupt:  # before a command that knows better has begun
+        sys.stderr.write("kvtest: interrupted\n")
+        sys.exit(130)

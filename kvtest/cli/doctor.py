@@ -3,101 +3,50 @@
 
 from __future__ import annotations
 
-import getpass
-import os
-import platform
-import shutil
-from collections.abc import Callable
-from pathlib import Path
+import json
+from typing import Annotated
 
 import typer
+from rich.table import Table
+from rich.text import Text
 
-from kvtest.accelerator import AcceleratorChoice
 from kvtest.cli.console import output
-from kvtest.cli.options import Given, settings_of, with_settings
-from kvtest.errors import CacheError, HostError, KvtestError
-from kvtest.image import ImageCache
-from kvtest.image.bootstrap import require
-from kvtest.ownership import RunDirectory
-from kvtest.settings import Settings
-from kvtest.vm import QEMU
-from kvtest.vm.accelerator import decide
-from kvtest.vm.template_cache import template_cache
+from kvtest.cli.options import Given, loaded_of, with_settings
+from kvtest.doctor.examination import examination
+from kvtest.doctor.report import Report, Status
+
+_STYLES = {Status.OK: "green", Status.MISSING: "bold red", Status.WARNING: "yellow", Status.NOT_NEEDED: "dim"}
+_ARROW = "->"
 
 
 @with_settings()
-def doctor(given: Given) -> None:
-    """Check this machine; exit status 2 if the suites cannot run here."""
-    settings = settings_of(given)
-    checks: list[tuple[str, Callable[[Settings], str]]] = [
-        ("QEMU", lambda settings: f"{(qemu := QEMU.find(settings.qemu)).version} ({qemu.path})"),
-        ("mmdebstrap", check_mmdebstrap),
-        ("kmod", lambda _: require("modprobe", "kmod")),
-        ("cache", _cache),
-        ("run directory", _run_directory),
-        ("guest image", _image),
-        ("templates", _templates),
-        ("accelerator", _accelerator),
-    ]
-    output.print(f"host kernel: {platform.release()}", highlight=False)
-    unfit = False
-    for name, check in checks:
-        try:
-            output.print(f"ok       {name}: {check(settings)}", highlight=False, markup=False)
-        except KvtestError as error:
-            unfit = True
-            output.print(f"missing  {name}: {error}", highlight=False, markup=False)
-    if unfit:
+def doctor(
+    given: Given,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, as docs/doctor.md describes it")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Do what mends and does no harm: load a kernel module")] = False,
+) -> None:
+    """Check this machine; exit status 2 if a run without arguments would not work here."""
+    report = examination(loaded_of(given), fix=fix)
+    if as_json:
+        typer.echo(json.dumps(report.as_json(), indent=2))
+    else:
+        _show(report, fix)
+    if not report.works:
         raise typer.Exit(2)
 
 
-def check_mmdebstrap(settings: Settings) -> str:
-    """Return where mmdebstrap is, if it could build an image."""
-    tool = require("mmdebstrap", "mmdebstrap")
-    if os.geteuid() != 0 and ImageCache(settings.cache).find(settings.guest_kernel, settings.guest_image) is None:
-        for program in ("newuidmap", "newgidmap"):  # mmdebstrap(1), mode unshare
-            require(program, "uidmap")
-        user = getpass.getuser()
-        for file in (Path("/etc/subuid"), Path("/etc/subgid")):
-            lines = file.read_text().splitlines() if file.exists() else []
-            if not any(line.startswith((f"{user}:", f"{os.getuid()}:")) for line in lines):
-                raise HostError(
-                    f"{file} gives {user} no range of IDs, which mmdebstrap needs without root",
-                    hint=f"usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}",
-                )
-    return tool
-
-
-def _cache(settings: Settings) -> str:
-    parent = settings.cache
-    while not parent.exists():
-        parent = parent.parent
-    image = ImageCache(settings.cache).find(settings.guest_kernel, settings.guest_image)
-    if image is None and (not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK)):
-        raise CacheError(f"cannot write to {parent}", hint="choose another with --cache")
-    return f"{settings.cache}, {shutil.disk_usage(parent).free / 1e9:.0f} GB free"
-
-
-def _run_directory(settings: Settings) -> str:
-    with RunDirectory(settings.run_directory) as directory:
-        return str(directory.path.parent)
-
-
-def _image(settings: Settings) -> str:
-    image = ImageCache(settings.cache).find(settings.guest_kernel, settings.guest_image)
-    return f"{image.release}, {image.size / 1e6:.0f} MB" if image is not None else "not built yet: kvtest image build"
-
-
-def _templates(settings: Settings) -> str:
-    cache = template_cache(settings.cache)
-    where = "in memory" if not cache.directory.is_relative_to(settings.cache) else "on disk: there is little memory"
-    return f"{len(cache.names())} in {cache.directory} ({where})"
-
-
-def _accelerator(settings: Settings) -> str:
-    image = ImageCache(settings.cache).find(settings.guest_kernel, settings.guest_image)
-    if image is None and settings.accelerator is not AcceleratorChoice.TCG:
-        return "known once there is a guest image to try it with"
-    kernel = image.kernel if image is not None else Path()
-    decision = decide(settings.accelerator, QEMU.find(settings.qemu), kernel, settings.cache)
-    return f"{decision.accelerator} ({decision.reason})"
+def _show(report: Report, fix: bool) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("check", "status", "needed by", "found, and what mends it"):
+        table.add_column(heading, overflow="fold", no_wrap=heading == "status")
+    for row in report.findings:
+        needed_by = ", ".join(map(str, row.needed_by))
+        status = Text(str(row.status), style=_STYLES[row.status])
+        # A line for each command: they are to be copied.
+        lines = [row.found, *(f"{_ARROW} {line}" for line in (row.cure or "").splitlines())]
+        table.add_row(Text(row.check), status, Text(needed_by), Text("\n".join(lines)))
+    output.print(table)
+    for sentence in report.done or (("nothing that --fix would mend",) if fix else ()):
+        output.print(f"fix: {sentence}", highlight=False, markup=False)
+    verdict = "kvtest run works here" if report.works else "kvtest run does not work here"
+    output.print(f"{verdict} ({report.seconds:.1f} s)", highlight=False, markup=False)

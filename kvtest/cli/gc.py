@@ -10,10 +10,7 @@ import typer
 
 from kvtest.cli.console import output
 from kvtest.cli.options import Given, settings_of, with_settings
-from kvtest.image import ImageCache
-from kvtest.ownership.keeper import remove
-from kvtest.ownership.run_directory import default_base, left_behind
-from kvtest.vm.template_cache import TemplateCache, orphans, template_caches
+from kvtest.leftovers import left_over
 
 
 @with_settings("cache", "run_directory")
@@ -27,23 +24,10 @@ def gc(
     however it ends, removes these itself. What somebody is using is locked, and stays.
     """
     settings = settings_of(given)
-    verb, found = ("would remove" if dry_run else "removed"), False
-    for base in dict.fromkeys((settings.run_directory or default_base(), default_base(), Path("/tmp"))):
-        for path in left_behind(base):
-            found = True
-            if not dry_run:
-                remove(str(path))
-            output.print(f"{_outcome(path, dry_run)} {path}", highlight=False, markup=False)
-    for path in orphans():
+    found = False
+    for path in left_over(settings, remove=not dry_run):
         found = True
-        if not dry_run:
-            remove(str(path))
         output.print(f"{_outcome(path, dry_run)} {path}", highlight=False, markup=False)
-    caches: list[ImageCache | TemplateCache] = [ImageCache(settings.cache), *template_caches(settings.cache)]
-    for cache in caches:
-        for path in cache.half_made(remove=not dry_run):
-            found = True
-            output.print(f"{verb} {path}", highlight=False, markup=False)
     if not found:
         output.print("nothing to remove")
 

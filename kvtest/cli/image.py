@@ -11,6 +11,7 @@ from rich.table import Table
 
 from kvtest.cli.console import output, progress
 from kvtest.cli.options import Given, settings_of, with_settings
+from kvtest.host import bundle, lab_guests
 from kvtest.image import Image, ImageCache
 from kvtest.image.recipe import load_kernels
 from kvtest.vm.template_cache import template_caches
@@ -24,10 +25,10 @@ def build(
     given: Given,
     every: Annotated[bool, typer.Option("--all", help="One image for each named kernel")] = False,
 ) -> None:
-    """Build the image of the settings, if it is not in the cache."""
+    """Build the image of the settings, one for each guest kernel, if it is not in the cache."""
     settings = settings_of(given)
     cache = ImageCache(settings.cache, settings.mirror)
-    for kernel in load_kernels() if every else [settings.guest_kernel]:
+    for kernel in load_kernels() if every else settings.guest_kernel:
         output.print(cache.ensure(kernel, settings.guest_image, progress).name, highlight=False)
 
 
@@ -50,7 +51,7 @@ def show_all(given: Given) -> None:
 def show(given: Given) -> None:
     """Print where the image of the settings is, and its manifest with exact package versions; built if need be."""
     settings = settings_of(given)
-    image = ImageCache(settings.cache, settings.mirror).ensure(settings.guest_kernel, settings.guest_image, progress)
+    image = ImageCache(settings.cache, settings.mirror).ensure(settings.kernel, settings.guest_image, progress)
     document = {"kernel": str(image.kernel), "initramfs": str(image.initramfs), "manifest": image.manifest}
     output.print_json(json.dumps(document))
 
@@ -61,15 +62,24 @@ def prune(
     given: Given,
     every: Annotated[bool, typer.Option("--all", help="Also the image of the settings")] = False,
 ) -> None:
-    """Remove images other than that of the settings, layers, templates, and what killed builds left."""
+    """Remove images other than that of the settings, layers, templates, and what killed builds left.
+
+    What a run uses at this moment stays.
+    """
     settings = settings_of(given)
     cache = ImageCache(settings.cache)
-    image = None if every else cache.find(settings.guest_kernel, settings.guest_image)
-    removed = cache.prune({image.name} if image is not None else set())
+    wanted = [] if every else [cache.find(kernel, settings.guest_image) for kernel in settings.guest_kernel]
+    removed = cache.prune({image.name for image in wanted if image is not None})
     # What a template belongs to is only known by making its name again, and making it again takes seconds.
+    used = []
     for templates in template_caches(settings.cache):
         removed += templates.prune(lambda _name: False)
+        used += templates.names()
+    for disks in (bundle.store(settings.cache), lab_guests.store(settings.cache)):
+        removed += disks.prune(lambda _name: False)
     for name in removed:
         output.print(f"removed {name}", highlight=False)
-    if not removed:
+    for name in used:
+        output.print(f"kept {name}: it is in use", highlight=False)
+    if not removed and not used:
         output.print("nothing to remove")

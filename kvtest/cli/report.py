@@ -19,6 +19,7 @@ from kvtest.report import Results, summary_lines, verdicts
 from kvtest.report.conformance import INCOMPLETE, conformance_json, conformance_markdown, tests_of
 from kvtest.report.directory import RESULTS_FILE
 from kvtest.report.summary import line
+from kvtest.report.variants import Row, by_variant
 
 _STYLES = {Status.MET: "green", Status.VIOLATED: "bold red", Status.NOT_APPLICABLE: "dim", Status.NOT_TESTED: "yellow"}
 
@@ -46,6 +47,8 @@ def report(
         _write(conformance_markdown(read))
     else:
         output.print(_table(verdicts(read)), soft_wrap=False)
+        if rows := by_variant(read):
+            output.print(_variant_table(rows), soft_wrap=False)
         for text in summary_lines(read):
             output.print(text, markup=False, highlight=False)
     if not read.complete:
@@ -67,6 +70,17 @@ def _read(path: Path) -> Results:
 
 def _write(text: str) -> None:
     output.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def _variant_table(rows: tuple[Row, ...]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", title="by kernel or host", title_justify="left")
+    table.add_column("requirement", no_wrap=True)
+    for kernel in rows[0].verdicts:
+        table.add_column(kernel, overflow="fold")
+    for row in sorted(rows, key=lambda row: not row.differs):  # those that differ come first
+        statuses = [verdict.status for verdict in row.verdicts.values()]
+        table.add_row(row.requirement, *(Text(status, style=_STYLES[status]) for status in statuses))
+    return table
 
 
 def _table(each: tuple[Verdict, ...]) -> Table:

@@ -38,7 +38,7 @@ def shell(
     with RunDirectory(settings.run_directory) as directory:
         factory = GuestFactory(settings, directory.path, progress=progress)
         configuration = factory.configuration(GuestRequest())
-        with progress(f"starting a guest with kernel {settings.guest_kernel}"):
+        with progress(f"starting a guest with kernel {settings.kernel}"):
             guest = factory.start(configuration)
         with guest:
             interactive = os.isatty(sys.stdin.fileno())

@@ -15,18 +15,17 @@ import pytest
 import typer
 
 from kvtest.cli.console import progress
+from kvtest.cli.hosts import run_on_each
 from kvtest.cli.options import Given, loaded_of, pytest_flags, with_settings
 from kvtest.cli.status import status_of_run
 from kvtest.errors import SettingError, UnknownNameError, UsageError
 from kvtest.harness import GuestFactory
-from kvtest.host.memory import available_memory
+from kvtest.host.memory import WORKER_MEMORY, available_memory
+from kvtest.plugin.collection import is_ours, uses
 from kvtest.report import Results
 from kvtest.report.directory import results_of_one_run
 from kvtest.resources import suites_directory
 from kvtest.runtime import preflight
-
-# MiB that a worker takes besides a guest's memory: pytest, QEMU, and the copy of the memory that vsock needs.
-_WORKER_MEMORY = 512
 
 
 @with_settings()
@@ -46,6 +45,15 @@ def run(
     ] = None,
     exit_first: Annotated[bool, typer.Option("-x", "--exit-first", help="Stop at the first failure")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="A line per test")] = False,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--host",
+            metavar="HOST",
+            help="Run in a lab host, over the vhost-vsock of its kernel: lab, or lab:KERNEL such as lab:6.12; "
+            "or on another machine: ssh://[USER@]MACHINE[:PORT]",
+        ),
+    ] = None,
 ) -> None:
     """Run suites against this machine's QEMU, and write kvtest-results/junit.xml with artifacts per test.
 
@@ -57,6 +65,10 @@ def run(
     targets, ours = _targets(what or [])
     if workers is not None and workers != "auto" and not workers.isdecimal():
         raise SettingError(f"-n {workers}: the number of workers is a number, or auto")
+    if host:
+        chosen = [*(["-k", keyword] if keyword else []), *(["-x"] if exit_first else []), *(["-v"] if verbose else [])]
+        with results_of_one_run(settings.results), _stopped_by_sigterm():
+            raise typer.Exit(run_on_each(host, loaded, given, what or [], chosen, workers or ""))
     selection = [
         *(["-c", str(suites_directory() / "pytest.ini"), f"--rootdir={suites_directory().parent}"] if ours else []),
         *pytest_flags(given),
@@ -68,10 +80,7 @@ def run(
     ]
     seen = _look_at(selection)
     how = [
-        *(
-            "-n",
-            workers if workers is not None and workers != "auto" else str(workers_for(seen.tests, settings.memory)),
-        ),
+        *("-n", str(workers_for(seen.tests, settings.memory, workers))),
         *(["-x"] if exit_first else []),
         *(["-v"] if verbose else []),
     ]
@@ -86,30 +95,33 @@ def run(
     raise typer.Exit(status_of_run(int(status), watcher.results))
 
 
-def workers_for(tests: int, memory: int) -> int:
+def workers_for(tests: int, memory: int, asked: str | None = None) -> int:
     """Return how many workers to run: what there are tests, processors and memory for; none besides us for one test.
 
     Args:
         tests: Number of tests.
         memory: MiB of a guest.
+        asked: How many the user wants, ``auto`` or a number, which processors do not bound.
     """
-    room = available_memory() // ((memory + _WORKER_MEMORY) << 20)
+    room = available_memory() // ((memory + WORKER_MEMORY) << 20)
+    if asked is not None and asked != "auto":
+        return min(int(asked), max(tests, 1), max(room, 1))
     number = min(tests, len(os.sched_getaffinity(0)), room)
     return number if number > 1 else 0
 
 
 class _Counter:
-    """Counts the tests of a session, and those that want a guest or a runtime."""
+    """Counts the tests of a session, those of ours, and those that want a guest or a runtime."""
 
     tests = 0
+    ours = 0
     guests = 0
     pods = 0
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self.tests = len(session.items)
-        self.guests, self.pods = (
-            sum(name in getattr(item, "fixturenames", ()) for item in session.items) for name in ("guest", "runtime")
-        )
+        self.ours = sum(map(is_ours, session.items))
+        self.guests, self.pods = (sum(uses(item, name) for item in session.items) for name in ("guest", "runtime"))
 
 
 def _look_at(selection: list[str]) -> _Counter:
@@ -119,16 +131,20 @@ def _look_at(selection: list[str]) -> _Counter:
         What there is.
 
     Raises:
-        UsageError: pytest refuses the selection, or a marker of a test; or there is no test.
+        UsageError: pytest refuses the selection, or a marker of a test; or there is no test of ours.
     """
     said, counter = io.StringIO(), _Counter()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         status = pytest.main(["--collect-only", "-q", "-n", "0", *selection], plugins=[counter])
+    if status == pytest.ExitCode.INTERRUPTED:  # pytest has caught it, and there is a run to come
+        raise KeyboardInterrupt
     if status == pytest.ExitCode.USAGE_ERROR:
         _, _, message = said.getvalue().rpartition("ERROR: ")
         raise UsageError(message.strip())
     if status == pytest.ExitCode.NO_TESTS_COLLECTED:
         raise UsageError("there are no tests in what was selected", hint="see what -k and --transport leave over")
+    if status == pytest.ExitCode.OK and not counter.ours:
+        raise UsageError("none of the selected tests uses kvtest", hint="tests without it are run by pytest itself")
     return counter
 
 

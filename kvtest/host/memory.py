@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+WORKER_MEMORY = 512
+"""MiB that a worker takes besides a guest's memory: pytest, QEMU, and the copy of the memory that vsock needs."""
+
 
 def available_memory() -> int:
     """Return how many bytes of memory can be had without swapping (proc(5), /proc/meminfo)."""

@@ -12,6 +12,7 @@ from kvtest.conformance import Status, Verdict
 from kvtest.report.evidence import failures, verdicts
 from kvtest.report.results import Results
 from kvtest.report.summary import counts, line
+from kvtest.report.variants import by_variant
 
 INCOMPLETE = "The run is incomplete: it was stopped or killed, or is not over. What it had not tested is not known."
 _MARKS = {Status.MET: "✅", Status.VIOLATED: "❌", Status.NOT_APPLICABLE: "⚪", Status.NOT_TESTED: "❔"}
@@ -27,6 +28,7 @@ def conformance_json(results: Results, status: int) -> str:
         status: The exit status that they ask for.
     """
     each = verdicts(results)
+    kernels = {row.requirement: {name: one.status for name, one in row.verdicts.items()} for row in by_variant(results)}
     table = {
         "complete": results.complete,
         "status": status,
@@ -34,10 +36,11 @@ def conformance_json(results: Results, status: int) -> str:
         "start": results.run.start,
         "command": results.run.command,
         "transports": list(results.run.plan.transports),
+        "variants": list(results.run.plan.variants),
         "tests": results.count(),
         "counts": {one: sum(verdict.status is one for verdict in each) for one in Status},
         "failures": list(failures(results)),
-        "requirements": [_row(verdict) for verdict in each],
+        "requirements": [{**_row(verdict), "by_variant": kernels.get(verdict.requirement.id, {})} for verdict in each],
     }
     return json.dumps(table, indent=2)
 
@@ -93,7 +96,22 @@ def conformance_markdown(results: Results) -> str:
             _escaped(verdict.reason or verdict.requirement.statement),
         )
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", "</details>", ""])
+    return "\n".join([*lines, "", "</details>", "", *_variant_table(results)])
+
+
+def _variant_table(results: Results) -> list[str]:
+    rows = by_variant(results)
+    if not rows:
+        return []
+    kernels = results.run.plan.variants
+    lines = ["## Requirements by kernel or host", ""]
+    lines.append(f"| requirement | {' | '.join(map(_escaped, kernels))} |")
+    lines.append("|---|" + "---|" * len(kernels))
+    for row in sorted(rows, key=lambda row: not row.differs):  # those that differ come first
+        name = f"**{row.requirement}**" if row.differs else row.requirement
+        cells = (f"{_MARKS[verdict.status]} {verdict.status}" for verdict in row.verdicts.values())
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return [*lines, ""]
 
 
 def tests_of(verdict: Verdict) -> str:

@@ -10,6 +10,7 @@ from kvtest.errors import LeakError
 from kvtest.report.evidence import verdicts
 from kvtest.report.results import Outcome, Results
 from kvtest.report.text import excerpt
+from kvtest.report.variants import variant_lines
 
 _BAD = (Outcome.FAILED, Outcome.ERROR)
 _LINE_LIMIT = 300
@@ -29,6 +30,7 @@ def summary_lines(results: Results) -> list[str]:
             told = (line(test.message), after, _place("artifacts", test.properties))
             lines += [f"    {text}" for text in told if text]
     lines += requirement_lines(verdicts(results))
+    lines += variant_lines(results)
     counted = ", ".join(f"{count} {_noun(outcome, count)}" for outcome, count in results.count().items() if count)
     interrupted = "" if results.complete else "; the run was interrupted"
     lines.append(f"{counted or 'no tests ran'} in {results.duration:.1f} s{interrupted}")

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import attrs
 
 from kvtest.accelerator import AcceleratorChoice
+from kvtest.settings.limits import MOST_CPUS, SMALLEST_MEMORY
 from kvtest.settings.values import (
     Choice,
     Choices,
@@ -17,8 +18,8 @@ from kvtest.settings.values import (
     File,
     Files,
     Kind,
-    NameOrDirectory,
     NameOrFile,
+    NamesOrDirectories,
     Patterns,
     Program,
     Seconds,
@@ -26,7 +27,7 @@ from kvtest.settings.values import (
     WholeNumber,
 )
 from kvtest.start import GuestStart, ReadAhead
-from kvtest.transport import Transport
+from kvtest.transport import EVERYWHERE, Transport
 
 _METADATA = "kvtest.setting"
 
@@ -111,15 +112,16 @@ class Settings:
     transport: tuple[Transport, ...] = attrs.field(
         metadata=_about(
             Choices(Transport, "transport"),
-            ",".join(Transport),
-            "Transports to test: a list with commas, or the flag more than once",
+            ",".join(EVERYWHERE),
+            "Transports to test: a list with commas, or the flag more than once; vhost-vsock needs the host's module",
         )
     )
-    guest_kernel: str = attrs.field(
+    guest_kernel: tuple[str, ...] = attrs.field(
         metadata=_about(
-            NameOrDirectory(),
+            NamesOrDirectories("kernel"),
             "6.12",
-            "Kernel of the guest: a name from images/kernels.toml, or path: and a directory with a kernel",
+            "Kernel of the guest: a name from images/kernels.toml, or path: and a directory with a kernel; "
+            "with several of them, each test runs once with each",
         )
     )
     guest_image: str = attrs.field(metadata=_about(Text("RECIPE"), "guest", "Recipe of the guest's root file system"))
@@ -161,8 +163,10 @@ class Settings:
         )
     )
     qemu: str = attrs.field(metadata=_about(Program(), "qemu-system-x86_64", "QEMU: a program on PATH, or its path"))
-    memory: int = attrs.field(metadata=_about(WholeNumber(minimum=192, unit="MiB"), "256", "Memory of a guest in MiB"))
-    cpus: int = attrs.field(metadata=_about(WholeNumber(minimum=1), "1", "Processors of a guest"))
+    memory: int = attrs.field(
+        metadata=_about(WholeNumber(minimum=SMALLEST_MEMORY, unit="MiB"), "256", "Memory of a guest in MiB")
+    )
+    cpus: int = attrs.field(metadata=_about(WholeNumber(minimum=1, maximum=MOST_CPUS), "1", "Processors of a guest"))
     cache: Path = attrs.field(
         metadata=_about(
             File(),
@@ -209,9 +213,33 @@ class Settings:
             File(), None, "The runtime's configuration file, in place of the profile's", default_text="the profile's"
         )
     )
+    pods_in_a_row: int | None = attrs.field(
+        metadata=_about(
+            WholeNumber(minimum=10),
+            None,
+            "How many pods the runtime ring makes and destroys one after another",
+            default_text="100, or 10 of a runtime whose pods are virtual machines",
+        )
+    )
     run_directory: Path | None = attrs.field(
         metadata=_about(
             File(), None, "Directory for sockets of running guests; its path has to be short", default_text="chosen"
+        )
+    )
+    ssh_key: Path | None = attrs.field(
+        metadata=_about(
+            File(),
+            None,
+            "Private key for ssh:// hosts, in place of the agent's, those of ~/.ssh/config and the usual ones",
+            default_text="as ssh",
+        )
+    )
+    ssh_known_hosts: Path | None = attrs.field(
+        metadata=_about(
+            File(),
+            None,
+            "File with the keys of ssh:// hosts, in place of ~/.ssh/known_hosts and what ~/.ssh/config names",
+            default_text="as ssh",
         )
     )
     mirror: str | None = attrs.field(
@@ -223,6 +251,11 @@ class Settings:
     request_timeout: float = attrs.field(
         metadata=_about(Seconds(), "30", "Seconds that a guest may take to answer one request")
     )
+
+    @property
+    def kernel(self) -> str:
+        """The guest kernel where only one can be: the first that was named."""
+        return self.guest_kernel[0]
 
 
 SETTINGS: Mapping[str, Setting] = {

@@ -133,6 +133,37 @@ class NameOrDirectory(Text):
         return prefix + str(context.path(text.removeprefix(prefix))) if text.startswith(prefix) else text
 
 
+class NamesOrDirectories(Kind[tuple[str, ...]]):
+    """One or more names from a table of kvtest, or ``path:DIRECTORY``; a list in TOML, commas or a repeated flag else.
+
+    Args:
+        noun: What one of them is called in messages.
+    """
+
+    repeatable = True
+
+    def __init__(self, noun: str) -> None:
+        self.noun = noun
+        self.one = NameOrDirectory()
+        self.metavar = f"{self.one.metavar}[,…]"
+
+    def parse(self, text: str) -> object:
+        """Return the items between the commas."""
+        return _items(text)
+
+    def check(self, value: object, context: Context) -> tuple[str, ...]:
+        """Return the names in the order in which they were written, each once."""
+        items = self.parse(value) if isinstance(value, str) else value
+        items = items if isinstance(items, list) else [items]
+        if not items:
+            raise InvalidValueError(f"no {self.noun} is named")
+        return tuple(dict.fromkeys(self.one.check(item, context) for item in items))
+
+    def render(self, value: tuple[str, ...]) -> str:
+        """Return the names with commas between them."""
+        return ",".join(value)
+
+
 class NameOrFile(Text):
     """A name, or, with a slash in it, the path of a file."""
 
@@ -163,10 +194,12 @@ class WholeNumber(Kind[int]):
     Args:
         minimum: The least one that makes sense.
         unit: The unit as it reads after a number; empty where there is none.
+        maximum: The greatest one that makes sense.
     """
 
-    def __init__(self, minimum: int, unit: str = "") -> None:
+    def __init__(self, minimum: int, unit: str = "", maximum: int | None = None) -> None:
         self.minimum = minimum
+        self.maximum = maximum
         self.unit = unit
         self.metavar = unit.upper() or "NUMBER"
 
@@ -178,7 +211,7 @@ class WholeNumber(Kind[int]):
             return text
 
     def check(self, value: object, context: Context) -> int:
-        """Return a whole number that is large enough."""
+        """Return a whole number within the bounds."""
         if not isinstance(value, int) or isinstance(value, bool):
             unit = f", in {self.unit}" if self.unit else ""
             raise InvalidValueError(
@@ -186,6 +219,8 @@ class WholeNumber(Kind[int]):
             )
         if value < self.minimum:
             raise InvalidValueError(f"{value} is too small", f"at least {self.minimum} {self.unit}".rstrip())
+        if self.maximum is not None and value > self.maximum:
+            raise InvalidValueError(f"{value} is too large", f"at most {self.maximum} {self.unit}".rstrip())
         return value
 
 

@@ -56,7 +56,7 @@ def test_defaults(project: Path) -> None:
     loaded = load_in(project)
     assert loaded.settings == Settings(
         transport=(Transport.VHOST_USER_VSOCK, Transport.VIRTIO_SERIAL),
-        guest_kernel="6.12",
+        guest_kernel=("6.12",),
         guest_image="guest",
         agent=None,
         agent_address=None,
@@ -71,7 +71,10 @@ def test_defaults(project: Path) -> None:
         runtime="runc",
         shim=None,
         runtime_config=None,
+        pods_in_a_row=None,
         run_directory=None,
+        ssh_key=None,
+        ssh_known_hosts=None,
         mirror=None,
         boot_timeout=120.0,
         request_timeout=30.0,
@@ -161,6 +164,7 @@ def _other_value(name: str) -> object:
         "read_ahead": ReadAhead.OFF,
         "memory": 512,
         "cpus": 2,
+        "pods_in_a_row": 30,
         "boot_timeout": 7.5,
         "request_timeout": 8,
         "test_timeout": 7,
@@ -235,7 +239,7 @@ def test_paths_are_relative_to_their_file(project: Path) -> None:
     loaded = load_in(project, {"run_directory": "r"}, {}, {"results": "../out"}, configuration / "pytest.ini")
     assert loaded.settings.cache == Path("/home/somebody/c")
     assert loaded.settings.qemu == str(project / "build/qemu")
-    assert loaded.settings.guest_kernel == f"path:{project / 'linux'}"
+    assert loaded.settings.guest_kernel == (f"path:{project / 'linux'}",)
     assert loaded.settings.run_directory == project / "r"
     assert loaded.settings.results == configuration / "../out"
 
@@ -250,6 +254,7 @@ def test_paths_are_relative_to_their_file(project: Path) -> None:
         ("memory", "1.5", "'1.5' is not a whole number", "a whole number of 192 or more, in MiB"),
         ("memory", "8", "8 is too small", "at least 192 MiB"),
         ("cpus", "0", "0 is too small", "at least 1"),
+        ("cpus", "500", "500 is too large", "at most 255"),
         ("boot_timeout", "soon", "'soon' is not a number of seconds", "a number, such as 30 or 2.5"),
         ("boot_timeout", "0", "0.0 is not a usable number of seconds", "a number from 0 to 1000000"),
         ("boot_timeout", "nan", "nan is not a usable number of seconds", "a number from 0 to 1000000"),
@@ -260,9 +265,9 @@ def test_paths_are_relative_to_their_file(project: Path) -> None:
             "transport",
             "vhost-user-vsok",
             "there is no transport 'vhost-user-vsok'",
-            "did you mean 'vhost-user-vsock'? known: vhost-user-vsock, virtio-serial",
+            "did you mean 'vhost-user-vsock'? known: vhost-user-vsock, vhost-vsock, virtio-serial",
         ),
-        ("transport", ",", "no transport is named", "at least one of: vhost-user-vsock, virtio-serial"),
+        ("transport", ",", "no transport is named", "at least one of: vhost-user-vsock, vhost-vsock, virtio-serial"),
         (
             "results",
             "~nobody-of-this-name/x",

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``kvtest run --host``: the suites on another host, with its results in the place of ours."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import attrs
+import typer
+
+from kvtest.cli.console import errors
+from kvtest.cli.lab import open_lab
+from kvtest.cli.options import Given
+from kvtest.cli.remote import open_remote
+from kvtest.cli.status import Status, status_of
+from kvtest.errors import HostLostError, KvtestError, UsageError
+from kvtest.host import lab, ssh_address
+from kvtest.host.host import Host
+from kvtest.report import ResultLog, Results, failures, summary_lines, write_junit
+from kvtest.report.directory import HOSTS, JUNIT_FILE, RESULTS_FILE
+from kvtest.report.merge import merge
+from kvtest.resources import suites_directory
+from kvtest.settings import LoadedSettings
+
+KINDS = "lab, lab:KERNEL such as lab:6.12, or ssh://[USER@]MACHINE[:PORT]"
+_NAMED = 3  # tests without a result that a message names
+
+
+def run_on_each(
+    hosts: Sequence[str], loaded: LoadedSettings, given: Given, what: list[str], options: list[str], workers: str
+) -> int:
+    """Run suites on one host, or on several one after the other, with one report.
+
+    Args:
+        hosts: The hosts, as the user wrote them.
+        loaded: The settings of the run.
+        given: Those that the user has given as flags.
+        what: Rings, files or tests of the shipped suites; all rings if empty.
+        options: Further options of ``kvtest run``.
+        workers: How many workers the user has asked for; empty if that is left to us.
+
+    Returns:
+        The exit status of the run: of what is said of several hosts, 1 comes first, then 3, then 2.
+
+    Raises:
+        UsageError: There is no such host, or it does not have what is to be run.
+        KvtestError: With one host: whatever ends its run.
+    """
+    hosts = list(dict.fromkeys(one.strip() for host in hosts for one in host.split(",") if one.strip()))
+    if not hosts:
+        raise UsageError("no host is named", hint=KINDS)
+    for host in hosts:
+        _check(host, what)
+    if len(hosts) == 1:
+        return _run_on(hosts[0], loaded, given, what, options, workers)
+    base = loaded.settings.results / HOSTS
+    directories = {host: base / host.replace("/", "_") for host in hosts}
+    statuses: list[int] = []
+    try:
+        for host, directory in directories.items():
+            directory.mkdir(parents=True)
+            mine = loaded._replace(settings=attrs.evolve(loaded.settings, results=directory))
+            try:
+                statuses.append(_run_on(host, mine, given, what, options, workers))
+            except KvtestError as error:  # the others may have something to say
+                errors.print(f"kvtest: {host}: {error}", markup=False, highlight=False, soft_wrap=True)
+                statuses.append(status_of(error))
+    finally:
+        _report_all(directories, loaded.settings.results)
+    worst = (one for one in (Status.VIOLATED, Status.INTERNAL, Status.USAGE) if one in statuses)
+    return next(worst, max(statuses))  # a run that was interrupted there has another status still
+
+
+def _report_all(directories: Mapping[str, Path], target: Path) -> None:
+    """Make one report of what there is from several hosts, and show what it says."""
+    files = {host: directory / RESULTS_FILE for host, directory in directories.items()}
+    runs = {host: Results.read(file) for host, file in files.items() if file.is_file() and file.stat().st_size}
+    if not runs:
+        return
+    merged = merge(runs, shlex.join(sys.argv))
+    if len(runs) < len(files):
+        merged = attrs.evolve(merged, end=None)
+    with ResultLog(target / RESULTS_FILE, merged.run) as log:
+        for test in merged.tests:
+            log.append(test)
+        if merged.end is not None:
+            log.finish(merged.end)
+    write_junit(merged, target / JUNIT_FILE)
+    for text in (*summary_lines(merged), f"report: {target / JUNIT_FILE}"):
+        typer.echo(text)
+
+
+def _check(host: str, what: list[str]) -> None:
+    if host.partition(":")[0] not in (lab.SCHEME, ssh_address.SCHEME):
+        raise UsageError(f"{host!r} is no host", hint=KINDS)
+    for name in what:
+        if not (suites_directory() / name.partition("::")[0].removeprefix("suites/")).exists():
+            raise UsageError(f"{host} has no {name}", hint="it has the shipped suites: rings, or paths in suites/")
+
+
+def _run_on(host: str, loaded: LoadedSettings, given: Given, what: list[str], options: list[str], workers: str) -> int:
+    """Run suites on one other host, and return the exit status; the arguments are those of :func:`run_on_each`.
+
+    Raises:
+        UsageError: A setting makes no sense there.
+        HostError: The host cannot be used.
+        HostLostError: The host was lost; the results up to then are there.
+    """
+    scheme = host.partition(":")[0]
+    agent = not what or any(name.removeprefix("suites/").startswith("agent") for name in what)
+    results = loaded.settings.results
+    machine: Host
+    if scheme == lab.SCHEME:
+        machine, flags = open_lab(host, loaded.settings, given, workers, agent=agent)
+    else:
+        machine, flags = open_remote(host, loaded, workers, agent=agent)
+    with machine, ExitStack() as at_the_end:
+        at_the_end.callback(machine.fetch, results)  # also of a run that is stopped
+        try:
+            status = machine.run([*what, *flags, *options], _write)
+        except HostLostError as error:
+            at_the_end.pop_all()
+            return _ended_early(error, results)
+    typer.echo(f"host: {host}, its results are in {results}")
+    return status
+
+
+def _ended_early(error: HostLostError, results: Path) -> int:
+    """Tell what there is of a run whose host was lost; return its exit status.
+
+    Raises:
+        HostLostError: Nothing of it says that anything is violated.
+    """
+    file = results / RESULTS_FILE
+    if not file.exists() or not file.stat().st_size:
+        raise HostLostError(f"{error.message}; there are no results yet", hint=error.hint) from error
+    read = Results.read(file)
+    missing = _without_result(read)
+    few = ", ".join(missing[:_NAMED]) + (", …" if len(missing) > _NAMED else "")
+    lost = HostLostError(
+        f"{error.message}; {_tests(len(read.tests))} had ended, whose results are in {results} without artifacts, and "
+        f"{_tests(len(missing))} had not: {few or 'none is known'}",
+        hint=f"{error.hint}; `kvtest report {results}` shows which requirements are not tested",
+    )
+    if not failures(read):
+        raise lost from error
+    errors.print(f"kvtest: {lost}", markup=False, highlight=False, soft_wrap=True)
+    return Status.VIOLATED
+
+
+def _without_result(results: Results) -> Sequence[str]:
+    ended = {test.id for test in results.tests}
+    planned = [test.id for test in results.run.plan.tests if not test.left_out and not test.not_applicable]
+    return [test for test in planned if test not in ended]
+
+
+def _tests(count: int) -> str:
+    return f"{count} test{'s' * (count != 1)}"
+
+
+def _write(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``kvtest run --host lab``: what is asked of a lab host."""
+
+from __future__ import annotations
+
+from kvtest.cli.console import progress
+from kvtest.cli.options import Given
+from kvtest.errors import SettingError, UsageError
+from kvtest.host.lab import Lab, kernel_of
+from kvtest.image.recipe import find_kernel
+from kvtest.settings import SETTINGS, Settings
+from kvtest.transport import Transport
+
+# What a lab host is told of the settings that the user has given.
+_PASSED_ON = (
+    *("guest_kernel", "guest_image", "memory", "cpus"),
+    *("boot_timeout", "test_timeout", "census_timeout", "census_ignore"),
+)
+# What concerns this machine, on which the lab host is one more guest.
+_OURS = ("accelerator", "qemu", "cache", "results", "mirror", "run_directory")
+
+
+def open_lab(host: str, settings: Settings, given: Given, workers: str, *, agent: bool) -> tuple[Lab, list[str]]:
+    """Start a lab host.
+
+    Args:
+        host: The host, as the user wrote it.
+        settings: The settings of the run.
+        given: Those that the user has given.
+        workers: How many workers the user has asked for.
+        agent: Whether guests with an agent are wanted.
+
+    Returns:
+        The host, and the flags of its run.
+
+    Raises:
+        UsageError: There is no such host, or a setting makes no sense there.
+        KvtestError: It could not be made, or did not come up.
+    """
+    if workers not in ("", "0"):
+        raise SettingError(f"-n {workers}: a lab host runs one test at a time")
+    kernel = kernel_of(host)
+    for name in (*settings.guest_kernel, *([kernel] if kernel else [])):
+        find_kernel(name)  # before anything is built
+    for name, value in given.items():
+        if name == "transport" and value and settings.transport != (Transport.VHOST_VSOCK,):
+            raise UsageError(f"{SETTINGS[name].flag} {value}: a lab host is there for {Transport.VHOST_VSOCK}")
+        if name != "transport" and value and name not in (*_PASSED_ON, *_OURS):
+            raise UsageError(f"{SETTINGS[name].flag} is not for runs in a lab host")
+    flags = [
+        f"{SETTINGS[name].flag}={one}"
+        for name, value in given.items()
+        if name in _PASSED_ON and value is not None
+        for one in (value if isinstance(value, list) else [value])
+    ]
+    return Lab(host, settings, kernel, settings.results / "host", progress, agent=agent), flags

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole examination of this machine, and the mending that does no harm."""
+
+from __future__ import annotations
+
+import time
+
+import attrs
+
+from kvtest.doctor import containerd, kata, kata_configuration, kernel, machine, own, qemu, transports
+from kvtest.doctor.gather import gather
+from kvtest.doctor.report import GUESTS, Need, Report, Status, examine
+from kvtest.doctor.system import System
+from kvtest.errors import KvtestError
+from kvtest.ownership import run
+from kvtest.runtime.installation import find_program
+from kvtest.runtime.preflight import chosen
+from kvtest.settings import LoadedSettings
+
+CHECKS = (
+    *qemu.CHECKS,
+    *own.CHECKS,
+    *machine.CHECKS,
+    *kernel.CHECKS,
+    *transports.CHECKS,
+    *containerd.CHECKS,
+    *kata.CHECKS,
+    *kata_configuration.CHECKS,
+)
+_FIX_SECONDS = 30.0
+
+
+def demands(loaded: LoadedSettings, system: System) -> tuple[frozenset[Need], frozenset[Need]]:
+    """Return what this machine is to run, and what of that has to work.
+
+    A run skips the runtime ring where the machine lacks the default runtime, but not one that the user has named.
+    """
+    has_to = set(GUESTS)
+    if chosen(loaded):
+        has_to.add(Need.RUNTIME)
+        if loaded.settings.runtime in kata.PROFILES:
+            has_to |= kata_configuration.needs(system)
+    wanted = {*has_to, Need.RUNTIME, *(kata_configuration.needs(system) if kata.installed(system) else ())}
+    return frozenset(wanted), frozenset(has_to)
+
+
+def examination(loaded: LoadedSettings, *, fix: bool = False) -> Report:
+    """Examine this machine.
+
+    Args:
+        loaded: The settings.
+        fix: Mend what can be mended without harm, and examine it again.
+    """
+    begin = time.monotonic()
+    report = _examined(loaded)
+    if fix and (done := mend(report)):
+        report = attrs.evolve(_examined(loaded), done=done)
+    return attrs.evolve(report, seconds=time.monotonic() - begin)
+
+
+def _examined(loaded: LoadedSettings) -> Report:
+    system = gather(loaded.settings)
+    return examine(CHECKS, system, loaded.settings, *demands(loaded, system))
+
+
+def mend(report: Report) -> tuple[str, ...]:
+    """Run the commands that mend findings and do no harm; return a sentence on each."""
+    commands = dict.fromkeys(row.fix for row in report.findings if row.fix is not None and row.status is not Status.OK)
+    return tuple(_mended(command) for command in commands if command is not None)
+
+
+def _mended(command: tuple[str, ...]) -> str:
+    words = " ".join(command)
+    try:
+        answer = run([find_program(command[0]) or command[0], *command[1:]], deadline=_FIX_SECONDS)
+    except (KvtestError, OSError) as error:
+        return f"{words} failed: {str(error).splitlines()[0]}"
+    if answer.status != 0:
+        return f"{words} failed: {(answer.stderr or answer.stdout).strip() or f'exit status {answer.status}'}"
+    return f"{words}: done"

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Looking at this machine: the one place of the doctor that does.
+
+Whatever cannot be looked at is noted in :attr:`System.unseen`; nothing here raises, and no program may take long.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from kvtest.doctor import facts, kata
+from kvtest.doctor.device import reservation_problem
+from kvtest.doctor.kata_configuration import configuration_paths
+from kvtest.doctor.programs import Programs, ask_all
+from kvtest.doctor.system import VHOST_VSOCK, Device, KernelModules, Room, System
+from kvtest.host.memory import available_memory
+from kvtest.runtime.installation import cgroup_version
+from kvtest.settings import Settings
+
+T = TypeVar("T")
+
+_PATH_IN_TEXT = re.compile(r'"(/[^"\n]+)"')
+_ROOT = Path("/")
+
+
+def gather(settings: Settings) -> System:
+    """Return this machine's description.
+
+    Args:
+        settings: Which QEMU, and where the cache is.
+    """
+    unseen: dict[str, str] = {}
+
+    def seen(what: str, look: Callable[[], T], otherwise: T) -> T:
+        try:
+            return look()
+        except Exception as error:  # any machine can be described, however strange
+            unseen[what] = f"{type(error).__name__}: {error}"
+            return otherwise
+
+    release = platform.release()
+    vendor, product = (
+        seen(f"DMI {name}", functools.partial(facts.dmi, _ROOT, name), "") for name in ("sys_vendor", "product_name")
+    )
+    configuration = seen("the kernel's configuration", lambda: facts.configuration(_ROOT, release), None)
+    given = str(settings.runtime_config) if settings.runtime_config else None
+    variable = os.environ.get("KATA_CONF_FILE")
+    shim = shutil.which(settings.shim) if settings.shim and settings.runtime in kata.PROFILES else None
+    programs = seen("programs", lambda: ask_all(settings.qemu, vendor, shim), Programs())
+    told = [one.configuration for one in kata.kata_handlers(programs.containerd_configuration)]
+    files = _texts(configuration_paths([given, variable, *told]), unseen)
+    return System(
+        kernel=release,
+        root=os.geteuid() == 0,
+        vendor=vendor,
+        product=product,
+        cpu_flags=seen("the processor", lambda: facts.cpu_flags(_ROOT), ()),
+        modules=seen("the kernel's modules", lambda: facts.modules(_ROOT, release, configuration), KernelModules()),
+        configuration=configuration,
+        parameters=seen("parameters of modules", lambda: facts.parameters(_ROOT), {}),
+        vhost_vsock=seen(VHOST_VSOCK, lambda: _tried(VHOST_VSOCK), Device()),
+        qemu=programs.qemu,
+        services=programs.services,
+        programs=programs.found,
+        files=files,
+        existing=tuple(sorted(filter(os.path.exists, _named_paths(files)))),
+        shim=shim,
+        runtime_config=given,
+        kata_conf_file=variable,
+        containerd_configuration=programs.containerd_configuration,
+        cgroups=seen("cgroups", lambda: cgroup_version().value, "unknown"),
+        room=Room(
+            memory=seen("free memory", available_memory, None),
+            shared_memory=seen("/dev/shm", lambda: shutil.disk_usage("/dev/shm").free, None),
+            cache=seen("the cache's disk", lambda: _free(settings.cache), None),
+        ),
+        unseen=unseen,
+    )
+
+
+def _tried(device: str) -> Device:
+    return Device(True, reservation_problem(device)) if os.path.exists(device) else Device()
+
+
+def _texts(paths: list[str], unseen: dict[str, str]) -> dict[str, str]:
+    found = {}
+    for path in paths:
+        try:
+            found[path] = Path(path).read_text(errors="replace")
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            unseen[path] = error.strerror or str(error)
+    return found
+
+
+def _named_paths(files: dict[str, str]) -> set[str]:
+    return {path for text in files.values() for path in _PATH_IN_TEXT.findall(text)}
+
+
+def _free(directory: Path) -> int:
+    while not directory.exists():
+        directory = directory.parent
+    return shutil.disk_usage(directory).free

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""kvtest and what it is built on, in one image that a lab host mounts: nothing is installed there."""
+
+from __future__ import annotations
+
+import compileall
+import shutil
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from kvtest.cache import Progress, Store, fingerprint, silent
+from kvtest.host import erofs, installed
+
+IMAGE = "bundle.erofs"
+_FORMAT = 3
+_KEPT = 3
+_KEPT_SECONDS = 24 * 3600
+
+
+def ensure(cache: Path, progress: Progress = silent) -> Path:
+    """Return the bundle, made if need be; its root is what Python is to search.
+
+    Args:
+        cache: The cache directory.
+        progress: Told when one is made.
+
+    Raises:
+        MissingToolError: mkfs.erofs is absent.
+        HostError: It failed.
+        CacheError: The cache cannot be written.
+    """
+    packages = installed.distributions()
+    versions = sorted((one.metadata["Name"], one.version) for one in packages)
+    code = [
+        (str(path.relative_to(base)), path.stat().st_size, path.stat().st_mtime_ns)
+        for base, path in installed.own_files()
+    ]
+    name = f"bundle-{fingerprint(_FORMAT, versions, sorted(code), sys.version)}"
+
+    def build(target: Path) -> dict[str, Any]:
+        store(cache).forget_old(_KEPT, _KEPT_SECONDS)  # each change of kvtest makes one
+        tree = target / "tree"
+        with progress("kvtest for the lab host"):
+            _fill(tree, packages)
+            erofs.pack(tree, target / IMAGE)
+        shutil.rmtree(tree)
+        return {}
+
+    entry = store(cache).get(name, build, progress)
+    store(cache).used(name)
+    return entry.path / IMAGE
+
+
+def store(cache: Path) -> Store:
+    """Return where bundles are kept.
+
+    Args:
+        cache: The cache directory.
+    """
+    return Store(cache / "bundles")
+
+
+def _fill(site: Path, packages: list[metadata.Distribution]) -> None:
+    for file, source in installed.files(packages):
+        (site / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, site / file)
+    compileall.compile_dir(site, quiet=2)

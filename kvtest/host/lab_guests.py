@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The guests of a lab host, in one image that is the beginning of its cache: no guest boots in it.
+
+Where the lab host has a KVM, its guests run under that, several times as fast as in an emulator that is emulated
+itself. Their templates are made under it in a lab host, once, and kept here. Elsewhere the templates of this machine
+are good for the lab host too, if both have the same QEMU.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from kvtest.cache import Progress, Store, fingerprint, silent
+from kvtest.control import Process
+from kvtest.deadline import Deadline
+from kvtest.errors import HostError, KvtestError
+from kvtest.harness import GuestFactory, GuestRequest
+from kvtest.harness.factory import AGENT_RECIPE
+from kvtest.host import erofs
+from kvtest.host.lab_machine import CACHE, RECIPE, LabMachine
+from kvtest.settings import SETTINGS, Settings
+from kvtest.transport import Transport
+from kvtest.vm import template
+from kvtest.vm.accelerator import MEMORY, Accelerator
+from kvtest.vm.freeze import compact
+from kvtest.vm.template_cache import FORMAT
+
+IMAGE = "guests.erofs"
+_WITHOUT_TEMPLATES = "images.erofs"
+_MAKING_SECONDS = 600.0
+_KEPT = 3
+_KEPT_SECONDS = 24 * 3600
+# What shapes a template.
+_SETTINGS = ("guest_kernel", "guest_image", "memory", "cpus")
+
+
+@attrs.frozen
+class LabGuests:
+    """What a lab host runs guests of.
+
+    Args:
+        disk: The image with the cache.
+        accelerator: What its guests run under.
+        memory: What a lab host's cache is to know of that accelerator; empty if nothing.
+    """
+
+    disk: Path
+    accelerator: Accelerator
+    memory: str
+
+
+def ensure(
+    settings: Settings,
+    kernel: str | None,
+    site: Path,
+    artifacts: Path,
+    progress: Progress = silent,
+    *,
+    agent: bool,
+) -> LabGuests:
+    """Return the guests of a lab host, made if need be.
+
+    Args:
+        settings: The settings of the run.
+        kernel: Name of the lab host's kernel; the settings' first guest kernel if ``None``.
+        site: The disk with kvtest.
+        artifacts: Gets the consoles and logs of what is started to make them.
+        progress: Told of the steps of making them.
+        agent: Whether guests with an agent are wanted too.
+
+    Raises:
+        KvtestError: They could not be made.
+    """
+    settings = attrs.evolve(settings, transport=(Transport.VHOST_VSOCK,))
+    factory = GuestFactory(settings, artifacts, progress=progress)
+    recipes = [None, AGENT_RECIPE] if agent else [None]
+    requests = [GuestRequest(kernel=name, image=recipe) for name in settings.guest_kernel for recipe in recipes]
+    images = [factory.image(request.kernel, request.image) for request in requests]
+    lab = factory.image(kernel, RECIPE)
+    qemu = os.stat(factory.qemu.path)
+    key = fingerprint(
+        *(FORMAT, lab.digest, [image.name for image in images], settings.memory, settings.cpus),
+        *(factory.qemu.version, qemu.st_size, qemu.st_mtime_ns, factory.accelerator.accelerator),
+    )
+
+    def build(target: Path) -> dict[str, Any]:
+        store(settings.cache).forget_old(_KEPT, _KEPT_SECONDS)
+        tree = target / "tree"
+        for image in images:
+            shutil.copytree(image.kernel.parent, tree / "images" / image.name, dirs_exist_ok=True)
+        templates = tree / "templates"
+        templates.mkdir()
+        with progress("guests of a lab host"):
+            erofs.pack(tree, target / _WITHOUT_TEMPLATES)
+            with closing(
+                LabMachine(settings, kernel, site, target / _WITHOUT_TEMPLATES, artifacts / "making")
+            ) as machine:
+                problem = _make(machine, settings, recipes, templates)
+                memory = "" if problem is not None else machine.guest.read_file(f"{CACHE}/{MEMORY}").decode()
+            (target / _WITHOUT_TEMPLATES).unlink()
+            if problem is not None:
+                for request in requests:
+                    made = factory.template(factory.configuration(request, vsock=False))
+                    shutil.copytree(made.directory, templates / made.name)
+            erofs.pack(tree, target / IMAGE)
+        shutil.rmtree(tree)
+        accelerator = Accelerator.KVM if problem is None else Accelerator.TCG
+        return {"accelerator": accelerator, "memory": memory, "problem": problem}
+
+    entry = store(settings.cache).get(f"guests-{key}", build, progress)
+    store(settings.cache).used(entry.path.name)
+    return LabGuests(entry.path / IMAGE, Accelerator(entry.manifest["accelerator"]), entry.manifest["memory"])
+
+
+def store(cache: Path) -> Store:
+    """Return where the guests of lab hosts are kept.
+
+    Args:
+        cache: The cache directory.
+    """
+    return Store(cache / "lab-guests")
+
+
+def _make(machine: LabMachine, settings: Settings, recipes: Sequence[str | None], target: Path) -> str | None:
+    """Make templates under the lab host's KVM; return why there are none, if that is so."""
+    if not machine.kvm:
+        return "the processor of the lab host has no virtualization"
+    flags = {name: SETTINGS[name].render(getattr(settings, name)) for name in _SETTINGS}
+    flags |= {"transport": Transport.VHOST_VSOCK, "accelerator": Accelerator.KVM, "cache": CACHE}
+    flags |= {"boot_timeout": str(_MAKING_SECONDS)}  # on a busy machine it takes minutes, and the other way hours
+    arguments = ["-m", "kvtest.host.lab_templates", json.dumps(flags), json.dumps(recipes)]
+    try:
+        said = _last_line(machine.python(arguments))
+        if "problem" in said:
+            return str(said["problem"])
+        for directory in map(Path, said["made"]):
+            (target / directory.name).mkdir()
+            for name in machine.guest.run(["ls", str(directory)]).text.split():
+                _bring(machine, directory / name, target / directory.name / name)
+    except KvtestError as error:
+        return error.message
+    return None
+
+
+def _last_line(process: Process) -> dict[str, Any]:
+    printed = b"".join(data for _, data in process.output(Deadline(_MAKING_SECONDS)))
+    try:
+        said: dict[str, Any] = json.loads(printed.splitlines()[-1])
+    except (IndexError, ValueError):
+        raise HostError(f"no template came of it: {printed[-1000:].decode(errors='replace')}") from None
+    return said
+
+
+def _bring(machine: LabMachine, source: Path, target: Path) -> None:
+    target.write_bytes(machine.guest.read_file(str(source)))
+    if source.name == template.MEMORY:  # most of it is zeros
+        whole = target.with_suffix(".whole")
+        target.rename(whole)
+        compact(whole, target)
+        whole.unlink()

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lab hosts: the suites over the kernel's own vhost-vsock, in a machine that has it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import attrs
+import pytest
+
+from kvtest.cache import Store
+from kvtest.errors import HostError, UsageError
+from kvtest.harness import GuestFactory, GuestRequest
+from kvtest.host import bundle, lab_guests, lab_machine
+from kvtest.host.lab import Lab, kernel_of
+from kvtest.host.lab_machine import CACHE, LabMachine
+from kvtest.report import Outcome, Results
+from kvtest.settings import Settings
+from kvtest.transport import Transport
+from kvtest.vm.accelerator import Accelerator
+from kvtest.vm.template_cache import template_name
+from kvtest.vsock import KernelVsock, reservation
+
+CHOSEN = ("suites/transport/test_vsock_directions.py", "suites/transport/test_vsock_clients.py")
+ITEMS = 15
+
+
+def test_suites_run_over_the_vsock_of_the_kernel(settings: Settings, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "kvtest", "run", *CHOSEN, "--host", "lab"]
+    completed = subprocess.run(
+        [*command, f"--cache={settings.cache}"], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    assert f"{ITEMS} passed" in completed.stdout
+    tests = Results.read(tmp_path / "kvtest-results/results.jsonl").tests
+    assert {test.outcome for test in tests} == {Outcome.PASSED}
+    assert {test.properties["transport"] for test in tests} == {"vhost-vsock"}
+    if GuestFactory(settings, tmp_path).accelerator.accelerator is Accelerator.TCG:  # which has AMD's virtualization
+        assert {test.properties["accelerator"] for test in tests} == {"kvm"}
+    assert len(tests) == ITEMS
+    assert (tmp_path / "kvtest-results/junit.xml").is_file()
+    assert list((tmp_path / "kvtest-results/artifacts").glob("*/guest*"))
+
+
+@pytest.mark.parametrize("module", [None, "overlay"])
+def test_without_a_kvm_of_its_own_the_guests_are_emulated(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str | None
+) -> None:
+    """No module for its processor, or one that makes no KVM: the templates of this machine are the lab host's too."""
+    monkeypatch.setattr(lab_machine, "_KVM_MODULES", {"svm": module, "vmx": module} if module else {})
+    site = bundle.ensure(settings.cache)
+    with tempfile.TemporaryDirectory() as directory:
+        monkeypatch.setattr(lab_guests, "store", lambda _cache: Store(Path(directory)))
+        guests = lab_guests.ensure(settings, None, site, tmp_path / "host", agent=False)
+        assert (guests.accelerator, guests.memory) == (Accelerator.TCG, "")
+        (entry,) = Path(directory).glob("guests-*/manifest.json")
+        problem = "there is no /dev/kvm" if module else "the processor of the lab host has no virtualization"
+        assert problem in json.loads(entry.read_bytes())["problem"]
+        with closing(LabMachine(settings, None, site, guests.disk, tmp_path / "host")) as machine:
+            there = machine.guest.run(["ls", f"{CACHE}/templates"]).text.split()
+    factory = GuestFactory(attrs.evolve(settings, transport=(Transport.VHOST_VSOCK,)), tmp_path)
+    assert there == [template_name(factory.configuration(GuestRequest(), vsock=False))]
+
+
+@pytest.fixture
+def lab(settings: Settings, tmp_path: Path) -> Iterator[Lab]:
+    with Lab("lab", attrs.evolve(settings, results=tmp_path), None, tmp_path / "host") as lab:
+        yield lab
+
+
+def test_a_lab_that_dies_is_a_message_with_its_console(lab: Lab, tmp_path: Path) -> None:
+    said: list[bytes] = []
+
+    def kill(data: bytes) -> None:
+        said.append(data)
+        if sum(b" PASSED" in line for line in said) == 2:
+            lab._guest.vm.kill()
+
+    with pytest.raises(HostError, match="the lab host is lost: ") as lost:
+        lab.run(["suites/transport/test_vsock_directions.py"], kill)
+    assert all(line.startswith(b"lab: ") for line in said)
+    left = Results.read(tmp_path / "results.jsonl")
+    assert {test.outcome for test in left.tests} == {Outcome.PASSED}
+    assert len(left.tests) < len(left.run.plan.tests)
+    assert not left.complete
+    assert (tmp_path / "junit.xml").is_file()
+    assert "host/lab-1" in (lost.value.hint or "")
+    with pytest.raises(HostError, match="the lab host is lost: "):
+        lab.fetch(tmp_path)
+
+
+@pytest.mark.parametrize(("host", "kernel"), [("lab", None), ("lab:6.1", "6.1"), ("lab:path:/boot", "path:/boot")])
+def test_the_kernel_of_a_lab(host: str, kernel: str | None) -> None:
+    assert kernel_of(host) == kernel
+
+
+def test_what_is_no_host() -> None:
+    with pytest.raises(UsageError, match="'lob' is no host"):
+        kernel_of("lob")
+
+
+def test_this_machine_opens_no_vsock_that_nobody_holds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("socket.socket", lambda *_arguments: pytest.fail("a socket was opened"))
+    monkeypatch.setattr(reservation, "DEVICE", str(tmp_path / "vhost-vsock"))
+    with pytest.raises(HostError, match="does not open: No such file or directory"):
+        KernelVsock(3).connect(1024)
+    (tmp_path / "vhost-vsock").touch()
+    monkeypatch.setattr("fcntl.ioctl", lambda *_arguments: 0)  # the CID could be taken: nobody had it
+    with pytest.raises(ConnectionRefusedError, match="the guest is gone"):
+        KernelVsock(3).connect(1024)
+    with pytest.raises(HostError, match="the guest is gone"):
+        KernelVsock(3).listen(1024)
+    assert os.listdir(tmp_path) == ["vhost-vsock"]

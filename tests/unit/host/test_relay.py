@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kvtest.host.relay import Relay
+from kvtest.host.ssh_address import SSHAddress
+
+THERE = "/home/you/.cache/kvtest/remote/runs/ab12/work/kvtest-results"
+HERE = Path('/home/me/"results"')
+
+
+@pytest.fixture
+def relay() -> Relay:
+    address = SSHAddress.of("ssh://me@lab7", Path("/keys/my key"))
+    return Relay(address.text, address.flags, THERE, HERE, "sites/0123/kvtest/suites/")
+
+
+def test_lines_are_passed_on_whole_and_in_our_words(relay: Relay) -> None:
+    assert list(relay.lines(b"artifacts: /home/you/.cache/kvtest/remote/ru")) == []
+    assert list(relay.lines(b"ns/ab12/work/kvtest-results/artifacts/x\nrep")) == [
+        f"artifacts: {HERE}/artifacts/x\n".encode()
+    ]
+    assert list(relay.lines(b"roduce: kvtest run 'suites/a.py::b'\n")) == [
+        b"reproduce: kvtest run --host=ssh://me@lab7 '--ssh-key=/keys/my key' 'suites/a.py::b'\n"
+    ]
+    assert list(relay.lines(b"../../../sites/0123/kvtest/suites/transport/a.py::b PASSED\nend")) == [
+        b"suites/transport/a.py::b PASSED\n"
+    ]
+    assert relay.rest() == b"end"
+    assert relay.rest() == b""
+
+
+def test_results_say_which_host_it_was(relay: Relay) -> None:
+    run = json.dumps({"kind": "run", "command": "there", "properties": {"results": THERE}}) + "\n"
+    test = json.dumps({"kind": "test", "details": f"see {THERE}/x, reproduce: kvtest run y"}) + "\n"
+    first, second = relay.results((run + test).encode()).splitlines()
+    assert json.loads(first)["properties"] == {"results": str(HERE), "host": "ssh://me@lab7"}
+    assert json.loads(first)["command"] != "there"
+    details = json.loads(second)["details"]
+    assert details == f"see {HERE}/x, reproduce: kvtest run --host=ssh://me@lab7 '--ssh-key=/keys/my key' y"
