@@ -8,7 +8,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 say() { printf '%s\n' "$*" >&2; }
 
 # What is needed: a test that it is there, the Debian package that brings it.
+# $1: "tests" for what only kvtest's own tests need
 missing_packages() {
+  # Tests start one of their own. Debian starts another, for everybody, so that nothing else here asks for it.
+  [ "${1-}" != tests ] || PATH=$PATH:/usr/sbin:/sbin command -v sshd >/dev/null || echo openssh-server
   command -v qemu-system-x86_64 >/dev/null || echo qemu-system-x86
   command -v mmdebstrap >/dev/null || echo mmdebstrap
   PATH=$PATH:/usr/sbin:/sbin command -v modprobe >/dev/null || echo kmod # where users without root do not look
@@ -21,9 +24,10 @@ missing_packages() {
   python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || echo python3-venv
 }
 
+# $1: as for missing_packages
 install_packages() {
   local packages
-  mapfile -t packages < <(missing_packages)
+  mapfile -t packages < <(missing_packages "${1-}")
   [ ${#packages[@]} -gt 0 ] || return 0
   if ! command -v apt-get >/dev/null; then
     say "kvtest needs what Debian calls: ${packages[*]} (with Python 3.11 or newer)."
@@ -45,7 +49,7 @@ install_packages() {
     exit 2
   fi
   rm -f "$log"
-  mapfile -t packages < <(missing_packages)
+  mapfile -t packages < <(missing_packages "${1-}")
   if [ ${#packages[@]} -gt 0 ]; then
     say "Still missing after apt-get install: ${packages[*]}"
     say "  hint: kvtest needs Python 3.11 or newer as python3, and these programs on PATH."

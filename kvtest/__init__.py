@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from kvtest.deadline import Deadline
     from kvtest.harness import Guest
     from kvtest.host.local import LocalHost
-    from kvtest.runtime import Container, Pod, Pods, Process, RuntimeUnderTest, Status
+    from kvtest.runtime import Container, Driver, Pod, Pods, Process, RuntimeUnderTest, Status
     from kvtest.serial import SerialPort
-    from kvtest.vsock import HybridVsock
+    from kvtest.vsock import HybridVsock, Vsock
 
     requirement = pytest.mark.requirement
 
@@ -29,6 +29,7 @@ __all__ = [
     # What fixtures give
     "Guest",
     "HybridVsock",
+    "Vsock",
     "LocalHost",
     "SerialPort",
     "Pods",
@@ -37,6 +38,7 @@ __all__ = [
     "Container",
     "Process",
     "Status",
+    "Driver",
     # What a function that runs in the guest step by step returns
     "Steps",
     # Time
@@ -47,8 +49,10 @@ _HOMES = {
     "Deadline": "kvtest.deadline",
     "Guest": "kvtest.harness",
     "HybridVsock": "kvtest.vsock",
+    "Vsock": "kvtest.vsock",
     "LocalHost": "kvtest.host.local",
     "Container": "kvtest.runtime",
+    "Driver": "kvtest.runtime",
     "Pod": "kvtest.runtime",
     "Pods": "kvtest.runtime",
     "RuntimeUnderTest": "kvtest.runtime",

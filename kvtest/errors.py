@@ -12,12 +12,16 @@ The tree::
     ├── HostError                   this machine lacks something (exit status 2)
     │   ├── MissingToolError        a program is absent or too old
     │   ├── AcceleratorError        the accelerator asked for cannot run a guest
-    │   └── CacheError              the cache cannot be read or written
+    │   ├── CacheError              the cache cannot be read or written
+    │   ├── HostLostError           another host, on which suites were running, is gone
+    │   └── WorkerLostError         the process that ran a test has ended in the middle of it
     ├── ImageError                  an image could not be built
     ├── StateError                  a call that the object's present state does not allow
+    │   └── NotOfferedError         a runtime does not offer what was asked for, and need not
     ├── VMError                     a virtual machine failed
     │   ├── BootError               it never became ready
     │   ├── TemplateError           it could not be frozen
+    │   │   └── TemplateRemovedError    somebody has removed it before it could be used
     │   └── QMPError                QEMU refused a command, or its monitor went away
     ├── RuntimeFailedError          a container runtime, or containerd, could not be started or does not do its part
     │   ├── ShimError               a shim
@@ -27,6 +31,7 @@ The tree::
     ├── RPCError                    a ttRPC call ended with a status other than OK
     │   └── ConnectionLostError     its connection ended before the reply
     ├── FrameError                  a peer sent bytes that are not ttRPC
+    ├── HostKernelError             the host's kernel has complained of itself
     ├── LeakError                   something is left on the host that a test has made
     ├── TransportError              a channel could not be opened
     ├── DeviceError                 a guest broke the rules of a device (names the fault)
@@ -107,12 +112,24 @@ class CacheError(HostError):
     """The cache directory cannot be used."""
 
 
+class HostLostError(HostError):
+    """Another host, on which suites were running, is gone or cannot be reached any more."""
+
+
+class WorkerLostError(HostError):
+    """The process that ran a test has ended in the middle of it."""
+
+
 class ImageError(KvtestError):
     """An image could not be built."""
 
 
 class StateError(KvtestError):
     """A call came in a state that does not allow it."""
+
+
+class NotOfferedError(StateError):
+    """A runtime does not offer what was asked for, and need not: a test that needs it is not applicable."""
 
 
 class VMError(KvtestError):
@@ -125,6 +142,10 @@ class BootError(VMError):
 
 class TemplateError(VMError):
     """A machine could not be frozen as a template."""
+
+
+class TemplateRemovedError(TemplateError):
+    """A template was removed before it could be used."""
 
 
 class QMPError(VMError):
@@ -185,6 +206,10 @@ class ConnectionLostError(RPCError):
 
 class FrameError(KvtestError):
     """A peer sent bytes that are not ttRPC."""
+
+
+class HostKernelError(KvtestError):
+    """The kernel of the host has complained of itself while a test ran."""
 
 
 class LeakError(KvtestError):

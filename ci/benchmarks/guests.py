@@ -33,6 +33,14 @@ def clone(bench: Bench, *, vsock: bool) -> tuple[float, int]:
         return (time.perf_counter() - begin) * 1000, anonymous_memory(guest.vm.process.pid)
 
 
+def first_command(bench: Bench) -> float:
+    """Start a clone and a command in it; return the milliseconds to the command's end."""
+    begin = time.perf_counter()
+    with bench.factory.start(bench.factory.configuration(GuestRequest(), vsock=False)) as guest:
+        guest.run(["true"]).check()
+        return (time.perf_counter() - begin) * 1000
+
+
 def clone_figures(bench: Bench) -> Figures:
     """Yield what clones cost, and a crowd of them."""
     for _ in range(3):  # the template, and what the kernel remembers of it
@@ -43,6 +51,7 @@ def clone_figures(bench: Bench) -> Figures:
     yield "clone_first_answer_p99", tail(times, "ms", 200)
     yield "clone_private_memory", figure([size / 1e6 for _, size in plain], "MB", 40)
     yield "clone_usable_vsock", figure([clone(bench, vsock=True)[0] for _ in range(CLONES)], "ms", 250)
+    yield "clone_first_command", figure([first_command(bench) for _ in range(CLONES)], "ms")
     yield from crowd_figures(bench)
 
 

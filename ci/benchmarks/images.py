@@ -14,7 +14,7 @@ LOOKUPS = 30
 
 def image_figures(bench: Bench) -> Figures:
     """Yield a cold build and warm look-ups, in a cache of their own."""
-    kernel = bench.settings.guest_kernel
+    kernel = bench.settings.kernel
     with tempfile.TemporaryDirectory(prefix="kvtest-bench-") as directory:
         cache = ImageCache(Path(directory), bench.settings.mirror)
         yield "image_cold_build", figure([seconds(lambda: cache.ensure(kernel))], "s", 25)

@@ -15,8 +15,11 @@ from benchmarks.comparison import comparison_figures
 from benchmarks.figures import Bench, Figure, Figures
 from benchmarks.guests import boot_figures, clone_figures
 from benchmarks.images import image_figures
+from benchmarks.lab import lab_figures
 from benchmarks.machine import machine
 from benchmarks.plugin import collection_figures, fixture_figures, many_figures, run_figures
+from benchmarks.rings import ring_figures
+from benchmarks.runtime import runtime_figures
 from benchmarks.vsock import vsock_figures
 from kvtest.harness import GuestFactory
 from kvtest.settings import load
@@ -30,6 +33,9 @@ GROUPS: dict[str, Callable[[Bench], Figures]] = {
     "fixture": fixture_figures,
     "many": many_figures,
     "vsock": vsock_figures,
+    "runtime": runtime_figures,
+    "rings": ring_figures,
+    "lab": lab_figures,
     "virtme-ng": comparison_figures,
 }
 

@@ -84,7 +84,7 @@ def fixture_figures(bench: Bench) -> Figures:
         base = Path(directory)
         (base / "test_measured.py").write_text(_MEASURED_TESTS.format(count=TESTS + _WARM_UP))
         (base / "conftest.py").write_text(_STOPWATCH)
-        _kvtest(bench, base, "test_measured.py")
+        run_kvtest(bench, base, "test_measured.py")
         set_ups = [float(line) * 1000 for line in lines(base / "set-ups")][_WARM_UP:]
         parts = [float(line) * 1000 for line in lines(base / "censuses")][2 * _WARM_UP :]
     yield "fixture_first_answer", figure(set_ups, "ms", 90)
@@ -96,7 +96,7 @@ def fixture_figures(bench: Bench) -> Figures:
 def run_figures(bench: Bench) -> Figures:
     """Yield a warm run of what ``ci/run`` runs."""
     with tempfile.TemporaryDirectory(prefix="kvtest-bench-") as directory:
-        yield "warm_run", figure([seconds(lambda: _kvtest(bench, Path(directory), "transport"))], "s", 40)
+        yield "warm_run", figure([seconds(lambda: run_kvtest(bench, Path(directory), "transport"))], "s", 40)
 
 
 def many_figures(bench: Bench) -> Figures:
@@ -106,15 +106,16 @@ def many_figures(bench: Bench) -> Figures:
         (base / "test_many.py").write_text(_MANY_TESTS.format(count=MANY))
         runs = base / "runs"
         runs.mkdir(mode=0o700)
-        work = seconds(lambda: _kvtest(bench, base, "test_many.py", "-n", "2", f"--run-directory={runs}"))
+        work = seconds(lambda: run_kvtest(bench, base, "test_many.py", "-n", "2", f"--run-directory={runs}"))
         left = [*runs.iterdir(), *_processes_of(base)]
     yield "run_of_500_fresh_guests", figure([work], "s", 120)
     yield "run_of_500_fresh_guests_left", figure([len(left)], "processes and run directories", 0)
 
 
-def _kvtest(bench: Bench, directory: Path, *arguments: str) -> None:
+def run_kvtest(bench: Bench, directory: Path, *arguments: str) -> None:
+    """Run ``kvtest run`` with the kernel that is measured; its results go below a directory."""
     command = [str(Path(sys.executable).with_name("kvtest")), "run", *arguments]
-    command += [f"--guest-kernel={bench.settings.guest_kernel}", f"--results={directory}/results"]
+    command += [f"--guest-kernel={bench.settings.kernel}", f"--results={directory}/results"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=directory)
 
 

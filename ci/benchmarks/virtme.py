@@ -153,9 +153,9 @@ def _kernel(settings: Settings, directory: Path) -> Path:
     A guest of virtme-ng gets its files by 9P or virtiofs. Debian's cloud kernels, which ours are, have no 9P, and
     Debian 12 has no virtiofsd that virtme-ng takes: so it gets the flavour for all machines.
     """
-    kernel = find_kernel(settings.guest_kernel)
+    kernel = find_kernel(settings.kernel)
     if kernel.suite is None or kernel.package is None:
-        raise UnavailableError(f"{settings.guest_kernel} is no kernel of Debian, so it may lack 9P")
+        raise UnavailableError(f"{settings.kernel} is no kernel of Debian, so it may lack 9P")
     package = kernel.package.replace("-cloud-", "-")
     try:
         archive, _ = bootstrap.unpack(kernel.suite, [package], settings.mirror, directory)

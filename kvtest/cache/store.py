@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 import stat
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import filelock
 from attrs import frozen
 
 from kvtest.cache.progress import Progress
+from kvtest.cache.use import alone
 from kvtest.errors import CacheError
 from kvtest.ownership import temporary_directory, write_atomically
 
@@ -106,7 +108,7 @@ class Store:
         return sorted(path.name for path in self.root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
     def prune(self, keep: Callable[[str], bool]) -> list[str]:
-        """Remove entries and what killed builders left; what is being built at this moment stays.
+        """Remove entries and what killed builders left; what is being built or used at this moment stays.
 
         Args:
             keep: Whether an entry stays.
@@ -118,10 +120,39 @@ class Store:
         names = [name for name in self.names() if not keep(name)]
         with _explained(self.root):
             for name in names:
-                with contextlib.suppress(filelock.Timeout), self._lock(name).acquire(blocking=False):
-                    self._remove(name)
-                    removed.append(name)
+                with (
+                    contextlib.suppress(filelock.Timeout),
+                    self._lock(name).acquire(blocking=False),
+                    alone(self.root / name) as unused,
+                ):
+                    if unused:
+                        self._remove(name)
+                        removed.append(name)
         return removed
+
+    def used(self, name: str) -> None:
+        """Take note that an entry is used at this moment.
+
+        Args:
+            name: Its name.
+        """
+        with contextlib.suppress(OSError):  # a cache that cannot be written has nothing to forget
+            os.utime(self.root / name)
+
+    def forget_old(self, kept: int, seconds: float) -> list[str]:
+        """Remove what has not been used for long, and is not in use.
+
+        Args:
+            kept: How many entries stay however old they are, the youngest.
+            seconds: For how long the others stay without being used.
+
+        Returns:
+            The names of what was removed.
+        """
+        used = {name: (self.root / name).stat().st_mtime for name in self.names()}
+        recent = sorted(used, key=lambda name: used[name])[len(used) - kept if kept < len(used) else 0 :]
+        oldest = time.time() - seconds
+        return self.prune(lambda name: name in recent or used.get(name, oldest) >= oldest)
 
     def half_made(self, *, remove: bool) -> list[Path]:
         """Return what builders left that were killed together with all that would have cleaned up after them.
@@ -169,7 +200,7 @@ class Store:
         with temporary_directory(self.root, f"{_BUILDING}{name}-") as building:
             manifest = build(building)
             manifest["files"] = {
-                path.name: {"size": path.stat().st_size, "sha256": _digest(path)} for path in sorted(building.iterdir())
+                path.name: {"size": path.stat().st_size, "sha256": digest(path)} for path in sorted(building.iterdir())
             }
             (building / _MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
             for path in (*building.iterdir(), building):
@@ -191,7 +222,7 @@ def _intact(path: Path, files: dict[str, dict[str, Any]]) -> bool:
         if json.loads((path / _VERIFIED).read_bytes()) == identities:
             return True
     for name, file in files.items():
-        if identities[name][1] != file["size"] or _digest(path / name) != file["sha256"]:
+        if identities[name][1] != file["size"] or digest(path / name) != file["sha256"]:
             return False
     # A cache that cannot be written is checked on every use.
     with contextlib.suppress(OSError):
@@ -199,12 +230,25 @@ def _intact(path: Path, files: dict[str, dict[str, Any]]) -> bool:
     return True
 
 
+def trust(root: str) -> None:
+    """Take all entries of a store for intact, without a look at their files: those came as a whole that was checked.
+
+    Args:
+        root: The store's directory; it can be another machine's, which this is sent to.
+    """
+    for manifest in Path(root).glob(f"*/{_MANIFEST}"):
+        files = json.loads(manifest.read_bytes())["files"]
+        identities = {name: _identity(manifest.parent / name) for name in files}
+        (manifest.parent / _VERIFIED).write_text(json.dumps(identities))
+
+
 def _identity(path: Path) -> list[int]:
     status = path.stat()
     return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

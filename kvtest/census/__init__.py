@@ -6,9 +6,10 @@ what lies below a directory of ours, and what carries a name that was made up fo
 several runs on one machine, and several workers of one run, never see each other's.
 """
 
+from kvtest.census.heirs import HEIRS
 from kvtest.census.ledger import Ledger
 from kvtest.census.marks import Marks
 from kvtest.census.survey import survey
 from kvtest.census.thing import Kind, Thing
 
-__all__ = ["Kind", "Ledger", "Marks", "Thing", "survey"]
+__all__ = ["HEIRS", "Kind", "Ledger", "Marks", "Thing", "survey"]

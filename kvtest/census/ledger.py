@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from kvtest.census.descriptors import explained
 from kvtest.census.marks import Marks
+from kvtest.census.removal import remove_by_force
 from kvtest.census.survey import survey
 from kvtest.census.thing import Kind, Thing
 from kvtest.deadline import Deadline
@@ -92,6 +93,8 @@ class Ledger:
     def assert_clean(self, *, within: float) -> None:
         """Wait until nothing is left of what a test has others make; our own descriptors may still be open.
 
+        What is left is removed by force, so that it is found once.
+
         Args:
             within: Seconds that it may take.
 
@@ -101,6 +104,7 @@ class Ledger:
         try:
             self.close(Deadline(within), without=(Kind.DESCRIPTOR,))
         except LeakError as error:
+            remove_by_force(self.left(without=(Kind.DESCRIPTOR,)))
             raise AssertionError(error.message) from None
 
     def _ignored(self, thing: Thing) -> bool:

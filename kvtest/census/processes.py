@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes that descend from this one, zombies too; those that fork away stay our keeper's children."""
+"""Processes that descend from this one, zombies too, or from one that did.
+
+Those that fork away from what the keeper has started stay its children; those that fork away from a child of this
+process itself are known by their environment.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +11,33 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+from kvtest.census.heirs import HEIRS
+from kvtest.census.interpreter import helpers
 from kvtest.census.thing import Kind, Thing
 
 _LONGEST_COMMAND = 160
 
 
-def processes(root: int | None = None) -> Iterator[Thing]:
-    """Yield the descendants of a process (proc(5), /proc/PID/task/TID/children).
-
-    Args:
-        root: The process; this one if ``None``.
-    """
+def processes() -> Iterator[Thing]:
+    """Yield the descendants of this process and of its heirs (proc(5), /proc/PID/task/TID/children)."""
     own_namespace = _mount_namespace(os.getpid())
-    waiting = [os.getpid() if root is None else root]
-    while waiting:
-        for pid in _children(waiting.pop()):
-            waiting.append(pid)
+    left_out = {os.getpid()} | helpers().pids
+    for pid in _descendants([os.getpid(), *HEIRS.find()]):
+        if pid not in left_out:
             with contextlib.suppress(OSError):  # it has ended meanwhile
                 yield _process(pid, own_namespace)
+
+
+def _descendants(roots: list[int]) -> set[int]:
+    """Return processes and their descendants."""
+    found: set[int] = set()
+    waiting = roots
+    while waiting:
+        pid = waiting.pop()
+        if pid not in found:
+            found.add(pid)
+            waiting += _children(pid)
+    return found
 
 
 def _children(pid: int) -> list[int]:

@@ -17,6 +17,7 @@ from kvtest.control.requests import Requests
 from kvtest.control.shipping import ship
 from kvtest.deadline import Deadline
 from kvtest.errors import ConnectionLostError, DeadlineExceededError, GuestError
+from kvtest.guest import identity
 from kvtest.guest.messages import ATTACHMENT_LIMIT
 from kvtest.rpc.client import Client
 
@@ -69,10 +70,14 @@ class GuestControl:
         """Return what the daemon is busy with: its ``processes`` and ``functions``, and how many ``calls`` wait."""
         return self._requests.send("State", {}, deadline=deadline)[0]
 
-    def personalize(self, hostname: str, deadline: Patience = None) -> dict[str, Any]:
-        """Make a restored guest differ from its siblings: random numbers, time, machine ID, name; answers as ping."""
-        document = {"hostname": hostname, "machine_id": secrets.token_hex(16), "time": time.time_ns()}
-        return self._requests.send("Personalize", document, secrets.token_bytes(64), deadline)[0]
+    def personalize(self, hostname: str, deadline: Patience = None) -> None:
+        """Make a restored guest differ from its siblings: random numbers, time, machine ID, name."""
+        record = identity.record(hostname, secrets.token_hex(16), secrets.token_bytes(64), time.time_ns())
+        self._requests.send("Personalize", {}, record, deadline)
+
+    def expect_personalize(self, deadline: Patience = None) -> None:
+        """Have the daemon wait for :meth:`personalize`, which it then answers as soon as can be; for what else, too."""
+        self._requests.send("ExpectPersonalize", {}, deadline=deadline)
 
     def zero_free_memory(self, deadline: Patience = None) -> int:
         """Overwrite the guest's free memory with zeros; return how many bytes that were."""
@@ -194,8 +199,13 @@ class GuestControl:
 
     # --- Files
 
-    def read_file(self, path: str, deadline: Patience = None) -> bytes:
+    def read_file(self, path: str, deadline: Patience = None, *, offset: int = 0) -> bytes:
         """Return a file's contents.
+
+        Args:
+            path: The file.
+            deadline: When to give up.
+            offset: Where to begin, in bytes.
 
         Raises:
             GuestError: It cannot be read.
@@ -203,7 +213,7 @@ class GuestControl:
         limit = Deadline.of(self._requests.timeout if deadline is None else deadline)
         content = bytearray()
         while True:
-            request = {"path": path, "offset": len(content), "size": ATTACHMENT_LIMIT}
+            request = {"path": path, "offset": offset + len(content), "size": ATTACHMENT_LIMIT}
             _, data = self._requests.send("ReadFile", request, deadline=limit)
             if not data:
                 return bytes(content)

@@ -14,6 +14,7 @@ from typing import Any
 from kvtest.errors import FrameError, RPCError
 from kvtest.guest import identity, inventory
 from kvtest.guest.children import Child
+from kvtest.guest.first_request import PERSONALIZE, FirstRequest
 from kvtest.guest.functions import Function
 from kvtest.guest.messages import ATTACHMENT_LIMIT, SERVICE, pack, unpack
 from kvtest.guest.ports import Ports
@@ -44,7 +45,8 @@ class Daemon:
             "State": self._state,
             "AwaitPorts": self._await_ports,
             "AwaitVsock": self._await_vsock,
-            "Personalize": self._personalize,
+            PERSONALIZE: self._personalize,
+            "ExpectPersonalize": self._expect_personalize,
             "ZeroFreeMemory": lambda _call: pack({"bytes": identity.zero_free_memory()}),
             "Start": self._start,
             "Next": self._next,
@@ -68,6 +70,7 @@ class Daemon:
         self._numbers = itertools.count(1)
         self._children: dict[int, Child] = {}
         self._functions: dict[int, Function] = {}
+        self._expected: int | None = None
         self._ending: str | None = None
         self._then: str = "end"
 
@@ -84,6 +87,9 @@ class Daemon:
         if self._ports is not None:
             self._reactor.watch(self._ports.events.fileno(), selectors.EVENT_READ, self._announced)
         while self._ending is None:
+            if self._expected is not None and not self._writer.buffered:
+                self._serve_first(self._expected)
+                continue
             self._reactor.turn(self._connection.expire())
         self._connection.close()
         self._close_all()
@@ -98,10 +104,28 @@ class Daemon:
         except OSError as error:
             self._broken(error)
             return
-        if not size:
+        self._take(self._buffer[:size])
+
+    def _take(self, data: bytes | bytearray) -> None:
+        if not data:
             self._ending = "the other end was closed"
             return
-        self._connection.feed(self._buffer[:size])
+        self._connection.feed(data)
+
+    def _serve_first(self, stream: int) -> None:
+        self._expected = None
+        os.set_blocking(self._channel, True)
+        try:
+            data = FirstRequest(stream).serve(self._channel)
+        except OSError as error:
+            self._broken(error)
+            return
+        finally:
+            os.set_blocking(self._channel, False)
+        if data is None:
+            self._connection.served_apart(stream)
+        else:
+            self._take(data)
 
     def _broken(self, error: OSError) -> None:
         self._ending = f"the channel broke: {error.strerror}"
@@ -129,9 +153,12 @@ class Daemon:
         )
 
     def _personalize(self, call: Call) -> bytes:
-        document, seed = unpack(call.payload)
-        identity.personalize(document["hostname"], document["machine_id"], seed, document["time"])
-        return self._ping(call)
+        identity.personalize(unpack(call.payload)[1])
+        return pack({})
+
+    def _expect_personalize(self, call: Call) -> bytes:
+        self._expected = call.stream + 2  # clients' numbers are odd
+        return pack({})
 
     def _await_ports(self, call: Call) -> None:
         names = set(unpack(call.payload)[0]["names"])

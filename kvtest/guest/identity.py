@@ -15,7 +15,12 @@ import time
 _RNDADDENTROPY = 0x40085203
 _RNDRESEEDCRNG = 0x5207
 _IOCTL_VM_SOCKETS_GET_LOCAL_CID = 0x7B9
-_SPARE = 8 << 20
+# The time of day in nanoseconds; what RNDADDENTROPY takes; a line of /etc/machine-id; a name, filled up with NULs.
+_SEED_SIZE = 64
+_ENTROPY = struct.Struct(f"ii{_SEED_SIZE}s")
+RECORD = struct.Struct(f"<q{_ENTROPY.size}s33s64s")
+_SPARE = 8 << 20  # bytes
+_SPARE_PART = 32
 
 
 class _Files:
@@ -33,22 +38,40 @@ class _Files:
 _files = _Files()
 
 
-def personalize(hostname: str, machine_id: str, seed: bytes, nanoseconds: int) -> None:
+def record(hostname: str, machine_id: str, seed: bytes, nanoseconds: int) -> bytes:
+    """Return what tells a guest who it is, as :func:`personalize` takes it.
+
+    Args:
+        hostname: Its name, which is cut to 64 bytes (sethostname(2)).
+        machine_id: 32 hexadecimal digits (machine-id(5)).
+        seed: 64 random bytes that no other guest gets.
+        nanoseconds: The time of day, since the epoch.
+    """
+    entropy = _ENTROPY.pack(len(seed) * 8, len(seed), seed)
+    return RECORD.pack(nanoseconds, entropy, machine_id.encode() + b"\n", hostname.encode())
+
+
+def personalize(data: bytes) -> None:
     """Make this guest differ from every other that was restored from the same template.
 
     Args:
-        hostname: Its name.
-        machine_id: 32 hexadecimal digits (machine-id(5)).
-        seed: Random bytes that no other guest gets.
-        nanoseconds: The time of day, since the epoch.
+        data: A :func:`record`.
+
+    Raises:
+        OSError: The kernel refused something of it.
+        ValueError: It is no record.
     """
+    try:
+        nanoseconds, entropy, machine_id, hostname = RECORD.unpack(data)
+    except struct.error as error:
+        raise ValueError(f"no identity: {error}") from None
     time.clock_settime_ns(time.CLOCK_REALTIME, nanoseconds)
-    fcntl.ioctl(_files.random, _RNDADDENTROPY, struct.pack("ii", len(seed) * 8, len(seed)) + seed)
+    fcntl.ioctl(_files.random, _RNDADDENTROPY, entropy)
     fcntl.ioctl(_files.random, _RNDRESEEDCRNG)
     if "random" in sys.modules:  # whatever we fork would inherit its state
-        sys.modules["random"].seed(seed)
-    socket.sethostname(hostname)
-    os.pwrite(_files.machine_id, machine_id.encode() + b"\n", 0)
+        sys.modules["random"].seed(entropy)
+    socket.sethostname(hostname.rstrip(b"\0"))
+    os.pwrite(_files.machine_id, machine_id, 0)
 
 
 def zero_free_memory() -> int:
@@ -59,7 +82,9 @@ def zero_free_memory() -> int:
         stream.write("3")
     with open("/proc/meminfo", encoding="ascii") as stream:
         fields = dict(line.split(":", 1) for line in stream)
-    size = max(0, int(fields["MemFree"].split()[0]) * 1024 - _SPARE) & -mmap.PAGESIZE
+    free = int(fields["MemFree"].split()[0]) * 1024
+    # The kernel wants some for page tables and for itself, and a larger guest's wants more.
+    size = max(0, free - max(_SPARE, free // _SPARE_PART)) & -mmap.PAGESIZE
     if size:
         zeros = os.open("/dev/zero", os.O_RDONLY | os.O_CLOEXEC)
         try:

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from pathlib import Path
 
 import attrs
 
 from kvtest.cache import Progress, silent
+from kvtest.errors import TemplateRemovedError
 from kvtest.harness.guest import Guest
 from kvtest.harness.request import GuestRequest
 from kvtest.host.memory import available_memory
@@ -16,7 +18,7 @@ from kvtest.image import Image, ImageCache
 from kvtest.ownership import RunDirectory
 from kvtest.settings import Settings
 from kvtest.start import GuestStart
-from kvtest.transport import Transport
+from kvtest.transport import VSOCKS, Transport
 from kvtest.vm import QEMU, VM, Configuration, State
 from kvtest.vm.accelerator import Decision, decide
 from kvtest.vm.configuration import ColdBoot
@@ -65,8 +67,8 @@ class GuestFactory:
             kernel: Its name; the settings' if ``None``.
             recipe: Name of the root file system's recipe; the settings' if ``None``.
         """
-        name = (kernel or self.settings.guest_kernel, recipe or self.settings.guest_image)
-        if name not in self._images:
+        name = (kernel or self.settings.kernel, recipe or self.settings.guest_image)
+        if name not in self._images or not self._images[name].initramfs.exists():  # somebody may have removed it
             cache = ImageCache(self.settings.cache, self.settings.mirror)
             agent = self.settings.agent if recipe == AGENT_RECIPE else None
             self._images[name] = cache.ensure(*name, self._progress, agent=agent)
@@ -74,7 +76,7 @@ class GuestFactory:
 
     def knows_image(self, kernel: str | None = None, recipe: str | None = None) -> bool:
         """Whether :meth:`image` would return what it has returned before."""
-        return (kernel or self.settings.guest_kernel, recipe or self.settings.guest_image) in self._images
+        return (kernel or self.settings.kernel, recipe or self.settings.guest_image) in self._images
 
     @property
     def accelerator(self) -> Decision:
@@ -88,23 +90,27 @@ class GuestFactory:
         """Do everything that needs doing once, so that whatever is wrong with this machine is said at once."""
         RunDirectory(self.settings.run_directory).close()
         if self.settings.guest_start is GuestStart.CLONE:
-            self.template(self.configuration(GuestRequest()))
+            for kernel in self.settings.guest_kernel:
+                self.template(self.configuration(GuestRequest(kernel=kernel)))
             if self.settings.agent is not None:  # one that does not come up is told of once, and not by every test
                 self.template(self.configuration(GuestRequest(image=AGENT_RECIPE, serial_ports=AGENT_PORTS)))
         else:
             _ = self.accelerator
 
-    def configuration(self, request: GuestRequest, *, vsock: bool = True) -> Configuration:
+    def configuration(
+        self, request: GuestRequest, *, vsock: bool = True, over: Transport = Transport.VHOST_USER_VSOCK
+    ) -> Configuration:
         """Return what a requested machine is made of.
 
         Args:
             request: What was asked for.
             vsock: Whether it has a vsock device, if the request does not say.
+            over: Which vsock device.
         """
         image = self.image(request.kernel, request.image)
-        transports = set(self.settings.transport)
-        if not (vsock if request.vsock is None else request.vsock):
-            transports.discard(Transport.VHOST_USER_VSOCK)
+        transports = set(self.settings.transport) - VSOCKS
+        if over in self.settings.transport and (vsock if request.vsock is None else request.vsock):
+            transports.add(over)
         return Configuration(
             qemu=self.qemu,
             accelerator=self.accelerator.accelerator,
@@ -128,9 +134,8 @@ class GuestFactory:
             BootError: Its guest did not become ready.
         """
         if configuration not in self._templates:
-            self._templates[configuration] = template_cache(self.settings.cache).ensure(
-                configuration, self.artifacts, self._progress
-            )
+            templates = template_cache(self.settings.cache, configuration.memory)
+            self._templates[configuration] = templates.ensure(configuration, self.artifacts, self._progress)
         return self._templates[configuration]
 
     def start(self, configuration: Configuration, *, cold: bool = False) -> Guest:
@@ -141,7 +146,7 @@ class GuestFactory:
         """
         if cold or self.settings.guest_start is GuestStart.BOOT:
             return self.boot(configuration)
-        vm = self._take_ahead(configuration) or self._vm(configuration, self.template(configuration))
+        vm = self._take_ahead(configuration) or self._launch(configuration)
         vm.boot()
         return Guest(vm)
 
@@ -158,8 +163,9 @@ class GuestFactory:
         template = self._templates.get(configuration)
         if template is not None and available_memory() >= (configuration.memory << 20) + _ROOM:
             vm = self._vm(configuration, template)
-            vm.launch()
-            self._ahead = configuration, vm
+            with contextlib.suppress(TemplateRemovedError):  # whoever wants the guest has the template made again
+                vm.launch()
+                self._ahead = configuration, vm
 
     def drop_ahead(self) -> None:
         """End the guest that was started ahead, if there is one."""
@@ -172,6 +178,7 @@ class GuestFactory:
             self.drop_ahead()
             return None
         (_, vm), self._ahead = self._ahead, None
+        vm.note("wanted, after it was started ahead")
         return vm
 
     def boot(self, configuration: Configuration) -> Guest:
@@ -183,6 +190,16 @@ class GuestFactory:
         vm = self._vm(configuration, ColdBoot())
         vm.boot()
         return Guest(vm)
+
+    def _launch(self, configuration: Configuration) -> VM:
+        while True:
+            vm = self._vm(configuration, self.template(configuration))
+            try:
+                vm.launch()
+            except TemplateRemovedError:  # by somebody, before this machine held it
+                del self._templates[configuration]
+            else:
+                return vm
 
     def _vm(self, configuration: Configuration, start: ColdBoot | Template) -> VM:
         name = f"{self._label}-{next(self._numbers)}"

@@ -15,7 +15,7 @@ from kvtest.serial import SerialPort
 from kvtest.transport import Transport
 from kvtest.vm import VM, State
 from kvtest.vm.q35 import serial_device
-from kvtest.vsock import HybridVsock
+from kvtest.vsock import HybridVsock, KernelVsock, Vsock
 
 _HEALTH_SECONDS = 10.0
 _END_SECONDS = 5.0
@@ -34,8 +34,8 @@ class Guest:
     def __init__(self, vm: VM) -> None:
         self.vm = vm
         self.control: GuestControl = vm.control
-        self.release = str(vm.identity["release"])
-        self.cid = vm.configuration.guest_cid
+        self.release = vm.release
+        self.cid = vm.cid
         # The most used of the control daemon's abilities.
         self.run = self.control.run
         self.start = self.control.start
@@ -45,8 +45,10 @@ class Guest:
         self.write_file = self.control.write_file
 
     @property
-    def vsock(self) -> HybridVsock:
+    def vsock(self) -> Vsock:
         """Its vsock, seen from the host."""
+        if Transport.VHOST_VSOCK in self.vm.configuration.transports:
+            return KernelVsock(self.cid)
         return HybridVsock(self.vm.hybrid_path)
 
     @property

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 from attrs import evolve, fields, frozen
 
 from kvtest.errors import UsageError, suggestion
+from kvtest.settings.limits import MOST_CPUS, SMALLEST_MEMORY
 
-# MiB that the default guest image boots in.
-SMALLEST_MEMORY = 192
 _MOST_SERIAL_PORTS = 29  # virtio-serial-pci has 31 ports; 0 is a console's, 1 the control channel's
+_LONGEST_PORT_NAME = 100
+_PORT_NAME = re.compile(rf"[ -~]{{1,{_LONGEST_PORT_NAME}}}")
 DEFAULT_SERIAL_PORTS = ("org.kvtest.serial.0", "org.kvtest.serial.1")
 
 
@@ -78,16 +80,22 @@ class GuestRequest:
             value = getattr(self, name)
             if not isinstance(value, bool) and (name != "vsock" or value is not None):
                 yield f"{name}={value!r}: it is True or False"
-        for name, least in (("memory", SMALLEST_MEMORY), ("cpus", 1)):
+        for name, least, most in (("memory", SMALLEST_MEMORY, None), ("cpus", 1, MOST_CPUS)):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+            if value is None:
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 yield f"{name}={value!r}: it is a number of at least {least}"
+            elif most is not None and value > most:
+                yield f"{name}={value!r}: it is a number of at most {most}"
         for name in ("serial_ports", "kernel_arguments"):
             value = getattr(self, name)
             if not isinstance(value, tuple) or not all(isinstance(word, str) and word for word in value):
                 yield f"{name}={value!r}: it is a list of strings"
             elif len(set(value)) != len(value) and name == "serial_ports":
                 yield f"{name}={value!r}: each port has a name of its own"
+            elif name == "serial_ports" and not all(_PORT_NAME.fullmatch(word) for word in value):
+                yield f"{name}={value!r}: a name of a port is up to {_LONGEST_PORT_NAME} printable ASCII characters"
         if len(self.serial_ports) > _MOST_SERIAL_PORTS:
             yield f"{len(self.serial_ports)} serial ports: there is room for {_MOST_SERIAL_PORTS}"
         for name in ("kernel", "image"):

@@ -102,7 +102,15 @@ def _unpacked(archive: Path, root: Path, package: str) -> _Source:
     raise ImageError(f"the package {package} brought no kernel with modules", hint="is it a linux-image package?")
 
 
-def _own(directory: Path, root: Path) -> _Source:
+def own_kernel(directory: Path) -> tuple[Path, Path]:
+    """Return the kernel image and the directory of modules of a user's own kernel.
+
+    Args:
+        directory: What ``path:`` names.
+
+    Raises:
+        RecipeError: There is no kernel in it, or not one release's modules.
+    """
     images = [directory / name for name in ("bzImage", "vmlinuz") if (directory / name).is_file()]
     if not images:
         raise RecipeError(f"no bzImage or vmlinuz in {directory}", hint="a path: kernel is a directory that holds one")
@@ -114,14 +122,19 @@ def _own(directory: Path, root: Path) -> _Source:
             f"expected one release in {directory}/lib/modules, found {seen}",
             hint="make modules_install INSTALL_MOD_PATH=DIRECTORY",
         )
+    return images[0], releases[0]
+
+
+def _own(directory: Path, root: Path) -> _Source:
+    image, modules = own_kernel(directory)
     # depmod writes beside the modules, and the user's directory is not ours to write to.
     shutil.copytree(
-        releases[0],
-        root / "lib/modules" / releases[0].name,
+        modules,
+        root / "lib/modules" / modules.name,
         symlinks=True,
         ignore=shutil.ignore_patterns("build", "source"),
     )
-    return _Source(images[0], root, releases[0].name)
+    return _Source(image, root, modules.name)
 
 
 def _resolve(source: _Source, modules: Modules) -> tuple[list[str], list[str]]:

@@ -14,6 +14,8 @@ from kvtest.plugin import (
     census,
     collection,
     fixtures,
+    kernel_health,
+    kernels,
     notes,
     options,
     plan,
@@ -21,6 +23,7 @@ from kvtest.plugin import (
     scheduling,
     timeouts,
 )
+from kvtest.plugin.crash import Crashes
 from kvtest.plugin.reporting import Reporting
 
 
@@ -34,9 +37,12 @@ def pytest_configure(config: pytest.Config) -> None:
     collection.register_markers(config)
     config.pluginmanager.register(collection, "kvtest-collection")
     config.pluginmanager.register(fixtures, "kvtest-fixtures")
+    config.pluginmanager.register(kernels, "kvtest-kernels")
+    config.pluginmanager.register(kernel_health, "kvtest-kernel-health")
     config.pluginmanager.register(agent_fixtures, "kvtest-agent-fixtures")
     config.pluginmanager.register(runtime_fixtures, "kvtest-runtime-fixtures")
     config.pluginmanager.register(census, "kvtest-census")
+    config.pluginmanager.register(Crashes(config), "kvtest-crashes")
     config.pluginmanager.register(notes, "kvtest-notes")
     config.pluginmanager.register(plan, "kvtest-plan")
     config.pluginmanager.register(scheduling, "kvtest-scheduling")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kvtest.plugin import options
-from kvtest.transport import Transport
+from kvtest.transport import VSOCKS, Transport
 
 if TYPE_CHECKING:
     from kvtest.harness import Guest
@@ -21,11 +21,11 @@ PORT = 1024
 
 # The transport is the fixture's own parameter, as that of `vsock` is; a test may ask for another, or for both, with
 # @pytest.mark.parametrize("endpoint", [...], indirect=True).
-@pytest.fixture(params=[Transport.VHOST_USER_VSOCK], ids=str)
-def endpoint(request: pytest.FixtureRequest, artifacts: Path) -> Iterator[AgentEndpoint]:
+@pytest.fixture(params=sorted(VSOCKS), ids=str)
+def endpoint(request: pytest.FixtureRequest, artifacts: Path, guest_kernel: str) -> Iterator[AgentEndpoint]:
     """The agent under test: in a guest as ``@pytest.mark.guest`` asks for it, or at ``--agent-address``."""
     from kvtest.runtime.agent import AgentEndpoint
-    from kvtest.runtime.agent_address import HybridAddress, SerialAddress
+    from kvtest.runtime.agent_address import HybridAddress, SerialAddress, VsockAddress
 
     settings = options.loaded(request.config).settings
     guest: Guest | None = None
@@ -33,8 +33,11 @@ def endpoint(request: pytest.FixtureRequest, artifacts: Path) -> Iterator[AgentE
         endpoint = AgentEndpoint.of(settings.agent_address, settings.request_timeout)
     else:
         guest = request.getfixturevalue("guest")
+        address: HybridAddress | SerialAddress | VsockAddress
         if Transport(request.param) is Transport.VIRTIO_SERIAL:
-            address: HybridAddress | SerialAddress = SerialAddress(str(guest.serial_ports[0].path))
+            address = SerialAddress(str(guest.serial_ports[0].path))
+        elif Transport(request.param) is Transport.VHOST_VSOCK:
+            address = VsockAddress(guest.cid, PORT)
         else:
             address = HybridAddress(str(guest.vm.hybrid_path), PORT)
         endpoint = AgentEndpoint(address, settings.request_timeout)

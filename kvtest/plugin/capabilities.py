@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -30,12 +29,11 @@ def _root(_config: pytest.Config) -> str | None:
 
 
 def _vhost_vsock(_config: pytest.Config) -> str | None:
-    device = Path("/dev/vhost-vsock")
-    if not device.exists():
-        return f"there is no {device}: modprobe vhost_vsock"
-    if not os.access(device, os.R_OK | os.W_OK):
-        return f"no permission to open {device}: run as root, or give your group access to it"
-    return None
+    from kvtest.doctor.device import reservation_problem
+
+    device = "/dev/vhost-vsock"
+    problem = reservation_problem(device)
+    return None if problem is None else f"{device} {problem}: kvtest doctor says what mends it"
 
 
 def _runtime(config: pytest.Config) -> str | None:
@@ -76,13 +74,33 @@ def _feature(name: str) -> Check:
     return check
 
 
-_FEATURES = ("pause", "stats", "pids", "group", "init-on-host")
+def _virtual_machine(config: pytest.Config) -> str | None:
+    from kvtest.plugin.session import session_of
+    from kvtest.runtime.profile import load
+
+    profile = load(session_of(config).settings.runtime)
+    return None if profile.vm is not None else f"{profile.name} has no virtual machines, says its profile"
+
+
+def _debug_console(config: pytest.Config) -> str | None:
+    from kvtest.plugin.session import session_of
+    from kvtest.runtime.profile import load
+
+    profile = load(session_of(config).settings.runtime)
+    if profile.vm is not None and profile.vm.console is not None:
+        return None
+    return f"{profile.name} has no shell in the guest of a pod, says its profile"
+
+
+_FEATURES = ("pause", "stats", "pids", "group", "hooks", "init-on-host")
 _CHECKS: dict[str, Check] = {
     "kvm": _kvm,
     "root": _root,
     "vhost-vsock": _vhost_vsock,
     "runtime": _runtime,
     "containerd": _containerd,
+    "runtime-vm": _virtual_machine,
+    "runtime-console": _debug_console,
     **{f"runtime-{name}": _feature(name) for name in _FEATURES},
 }
 

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -28,6 +29,8 @@ _TRANSPORT_FIXTURES = ("vsock", "serial", "endpoint")
 # Every fixture of ours is one of these, or uses one.
 _ROOT_FIXTURES = ("artifacts", "census", "host")
 _OUR_FIXTURES = "kvtest.plugin."
+# Whose parameter is the guest kernel, where there are several.
+GUEST_KERNEL = "guest_kernel"
 _FOLLOWING: pytest.StashKey[pytest.Item | None] = pytest.StashKey()
 _PROBLEM: pytest.StashKey[KvtestError] = pytest.StashKey()
 #: Why a test that is left out does not concern what is under test.
@@ -110,10 +113,10 @@ def _check(item: pytest.Item, catalogue: Catalogue) -> None:
 def is_ours(item: pytest.Item) -> bool:
     """Whether a test uses kvtest."""
     markers = any(item.get_closest_marker(name) for name in ("requirement", "guest", "capability"))
-    return markers or any(_uses(item, name) for name in _ROOT_FIXTURES)
+    return markers or any(uses(item, name) for name in _ROOT_FIXTURES)
 
 
-def _uses(item: pytest.Item, fixture: str) -> bool:
+def uses(item: pytest.Item, fixture: str) -> bool:
     """Whether a test uses a fixture of ours, and not one of the same name that is the project's own."""
     information = getattr(item, "_fixtureinfo", None)  # pytest has no public way to ask
     definitions = information.name2fixturedefs.get(fixture) if information is not None else None
@@ -127,9 +130,13 @@ def requirements_of(item: pytest.Item) -> list[str]:
 
 def transports_of(item: pytest.Item) -> set[Transport]:
     """Return the transports that a test runs over."""
+    parameters = _parameters(item)
+    return {Transport(parameters[name]) for name in _TRANSPORT_FIXTURES if name in parameters and uses(item, name)}
+
+
+def _parameters(item: pytest.Item) -> Mapping[str, Any]:
     callspec = getattr(item, "callspec", None)
-    parameters = callspec.params if callspec is not None else {}
-    return {Transport(parameters[name]) for name in _TRANSPORT_FIXTURES if name in parameters and _uses(item, name)}
+    return callspec.params if callspec is not None else {}
 
 
 def guest_request(item: pytest.Item) -> GuestRequest:
@@ -145,7 +152,13 @@ def guest_request(item: pytest.Item) -> GuestRequest:
         if mark.args:
             raise UsageError("@pytest.mark.guest takes named arguments only")
         request = request.updated(mark.kwargs)
-    return request
+    kernel = kernel_of(item)
+    return request.updated({"kernel": kernel}) if kernel and request.kernel is None else request
+
+
+def kernel_of(item: pytest.Item) -> str:
+    """Return the name of the kernel with which a test runs because the run is with several; else nothing."""
+    return str(_parameters(item).get(GUEST_KERNEL, "")) if uses(item, GUEST_KERNEL) else ""
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -12,7 +12,7 @@ from kvtest.errors import DeadlineExceededError, DeviceError, InternalError, Kvt
 from kvtest.plugin.collection import catalogue_of, requirements_of, transports_of
 from kvtest.plugin.evidence import guest_of, keep_diagnosis
 from kvtest.plugin.options import reproduce_command
-from kvtest.plugin.session import session_of
+from kvtest.plugin.session import artifacts_directory, session_of
 from kvtest.report.text import safe
 from kvtest.resources import package_directory
 
@@ -22,7 +22,7 @@ def properties(item: pytest.Item) -> list[tuple[str, str]]:
     return [
         ("requirement", ", ".join(requirements_of(item))),
         ("transport", ", ".join(sorted(transports_of(item)))),
-        ("artifacts", str(session_of(item.config).artifacts(item))),
+        ("artifacts", str(artifacts_directory(item))),
     ]
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kvtest.plugin.collection import following_item, guest_request
+from kvtest.plugin.collection import following_item, guest_request, transports_of, uses
 from kvtest.plugin.timeouts import suspended
-from kvtest.transport import Transport
+from kvtest.transport import VSOCKS, Transport
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kvtest.plugin.session import Session
     from kvtest.serial import SerialPort
     from kvtest.vm import Configuration
-    from kvtest.vsock import HybridVsock
+    from kvtest.vsock import Vsock
 
 
 @pytest.fixture
@@ -43,8 +43,8 @@ def host(request: pytest.FixtureRequest) -> Iterator[LocalHost]:
 
 
 @pytest.fixture
-def guest(request: pytest.FixtureRequest, artifacts: Path) -> Iterator[Guest]:
-    """A running guest, as ``@pytest.mark.guest`` asks for it."""
+def guest(request: pytest.FixtureRequest, artifacts: Path, guest_kernel: str) -> Iterator[Guest]:
+    """A running guest, as ``@pytest.mark.guest`` asks for it, with ``guest_kernel`` where it does not ask for one."""
     from kvtest.plugin import evidence
     from kvtest.plugin.session import session_of
 
@@ -67,13 +67,19 @@ def guest(request: pytest.FixtureRequest, artifacts: Path) -> Iterator[Guest]:
 
 
 def _configuration(session: Session, item: pytest.Item, wanted: GuestRequest) -> Configuration:
-    return session.factory.configuration(wanted, vsock="vsock" in getattr(item, "fixturenames", ()))
+    over = next(iter(transports_of(item) & VSOCKS), _first_vsock(session))
+    return session.factory.configuration(wanted, vsock=uses(item, "vsock"), over=over)
+
+
+def _first_vsock(session: Session) -> Transport:
+    """Return the vsock device of guests whose tests do not say which."""
+    return next((one for one in session.settings.transport if one in VSOCKS), Transport.VHOST_USER_VSOCK)
 
 
 def _start_ahead(session: Session, item: pytest.Item) -> None:
     """Start the guest of the test after this one, unless one of the two measures something."""
     following = following_item(item)
-    if following is None or "guest" not in getattr(following, "fixturenames", ()):
+    if following is None or not uses(following, "guest"):
         return
     wanted = guest_request(following)
     measured = any(test.get_closest_marker("measurement") for test in (item, following))
@@ -96,10 +102,10 @@ def _guests_of_the_module(request: pytest.FixtureRequest) -> Iterator[SharedGues
 
 
 # The transports that a fixture opens are its own parameters: a project's own fixture of that name is none of ours.
-@pytest.fixture(params=[Transport.VHOST_USER_VSOCK], ids=str)
-def vsock(request: pytest.FixtureRequest, guest: Guest) -> HybridVsock:
+@pytest.fixture(params=sorted(VSOCKS), ids=str)
+def vsock(request: pytest.FixtureRequest, guest: Guest) -> Vsock:
     """The vsock of ``guest``: connect to its ports, listen for its connections."""
-    assert Transport(request.param) is Transport.VHOST_USER_VSOCK
+    assert Transport(request.param) in guest.vm.configuration.transports
     return guest.vsock
 
 

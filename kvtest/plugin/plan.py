@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kvtest.plugin import notes, options
-from kvtest.plugin.collection import NOT_APPLICABLE, catalogue_of, is_ours, requirements_of
+from kvtest.plugin.collection import NOT_APPLICABLE, catalogue_of, is_ours, kernel_of, requirements_of
 
 if TYPE_CHECKING:
     from kvtest.conformance import Plan, PlannedTest
@@ -48,7 +48,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         catalogue = catalogue_of(config)
     except KvtestError:  # told by the tests
         return
-    plan = Plan(tuple(catalogue), (*tests, *left_out), options.loaded(config).settings.transport)
+    settings = options.loaded(config).settings
+    plan = Plan(tuple(catalogue), (*tests, *left_out), settings.transport, settings.guest_kernel)
     config.stash[_PLAN] = plan
     if notes.is_worker(config):
         notes.leave(config, _FILE, attrs.asdict(plan))
@@ -69,7 +70,7 @@ def _planned(item: pytest.Item, names: list[str], *, left_out: str = "", not_app
     from kvtest.conformance import PlannedTest
     from kvtest.report import stable_id
 
-    return PlannedTest(stable_id(item.nodeid), tuple(names), left_out, not_applicable)
+    return PlannedTest(stable_id(item.nodeid), tuple(names), left_out, not_applicable, kernel_of(item))
 
 
 def _selector(config: pytest.Config) -> str:

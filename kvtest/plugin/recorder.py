@@ -13,7 +13,7 @@ import pytest
 from attrs import evolve
 
 from kvtest.conformance import Plan
-from kvtest.errors import InternalError, LeakError
+from kvtest.errors import HostKernelError, InternalError, LeakError
 from kvtest.report import Outcome, ResultLog, Results, RunInfo, TestResult, stable_id, summary_lines, write_junit
 from kvtest.report.directory import JUNIT_FILE, RESULTS_FILE
 
@@ -110,8 +110,10 @@ def _failed(result: TestResult, report: pytest.TestReport) -> TestResult:
     if result.outcome in (Outcome.FAILED, Outcome.ERROR):  # what fails after a failure is its consequence
         return result
     error = result.properties.get("error")
-    # Our own fault says nothing about what is tested; what a test leaves is found after its end, and is its failure.
-    failed = error == LeakError.__name__ or (report.when == "call" and error != InternalError.__name__)
+    # Our own fault says nothing about what is tested; what a test leaves, or has
+    # done to the host, is found after its end, and is its failure.
+    found_later = error in (LeakError.__name__, HostKernelError.__name__)
+    failed = found_later or (report.when == "call" and error != InternalError.__name__)
     outcome = Outcome.FAILED if failed else Outcome.ERROR
     return evolve(result, outcome=outcome, message=_first_cause(report))
 

@@ -34,6 +34,7 @@ class Reporting:
         self.results: Results | None = None
         # Reports from before the first test of ours; a run without one is none of our business.
         self._waiting: list[pytest.TestReport] = []
+        self._held = contextlib.ExitStack()
 
     def pytest_report_header(self) -> list[str]:
         """Name every setting that is not a default, and where it comes from."""
@@ -74,13 +75,15 @@ class Reporting:
         if self._recorder is None and any(name == "artifacts" for name, _ in report.user_properties):
             from kvtest.errors import SettingError
             from kvtest.plugin.recorder import Recorder
-            from kvtest.plugin.session import results_directory
+            from kvtest.report.directory import held
 
+            results = options.loaded(self._config).settings.results
             properties = {setting.name: text for setting, text, _ in options.loaded(self._config).changed()}
             session = existing_session(self._config)
             try:
                 with session.ledger.lasting(self) if session is not None else contextlib.nullcontext():
-                    self._recorder = Recorder(results_directory(self._config), properties, plan_of(self._config))
+                    self._held.enter_context(held(results))
+                    self._recorder = Recorder(results, properties, plan_of(self._config))
             except SettingError as error:
                 pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
         if self._recorder is not None:
@@ -102,6 +105,7 @@ class Reporting:
         if self._recorder is not None:
             interrupted = exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
             self.results = self._recorder.finish(interrupted=interrupted)
+        self._held.close()
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say what came out, and where the results are."""

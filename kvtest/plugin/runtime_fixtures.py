@@ -27,10 +27,11 @@ def _runtime_of_the_session(request: pytest.FixtureRequest) -> Iterator[RuntimeU
     if installation.profile.own:
         from kvtest.runtime.reference import preparation
 
+        session.serve_monitors()
         with suspended():
             preparation.make_template(session.factory)
         installation = preparation.with_settings(installation, settings)
-    runtime = RuntimeUnderTest(installation, session.ledger, settings.run_directory)
+    runtime = RuntimeUnderTest(installation, session.ledger, settings.run_directory, settings.pods_in_a_row)
     yield runtime
     runtime.close()
 

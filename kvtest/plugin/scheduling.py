@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kvtest.plugin import notes
-from kvtest.plugin.collection import guest_request, is_ours
+from kvtest.plugin.collection import guest_request, is_ours, uses
 
 if TYPE_CHECKING:
     from xdist.remote import Producer
@@ -43,13 +43,13 @@ def _affinity(item: pytest.Item) -> Affinity:
     from kvtest.harness import Scope
     from kvtest.plugin.scheduler import Affinity
 
-    fixtures: Sequence[str] = getattr(item, "fixturenames", ())
-    if not {"guest", "endpoint"} & set(fixtures):
+    if not (uses(item, "guest") or uses(item, "endpoint")):
         return Affinity("")
     wanted = guest_request(item)
     template = (wanted.kernel, wanted.image, wanted.memory, wanted.cpus, wanted.serial_ports, wanted.kernel_arguments)
     shares = wanted.scope is Scope.MODULE and not wanted.fresh
-    return Affinity(repr(template), item.nodeid.partition("::")[0] if shares else "")
+    group = f"{item.nodeid.partition('::')[0]} {wanted.kernel or ''}".rstrip()
+    return Affinity(repr(template), group if shares else "")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kvtest.census import Ledger, Marks
-from kvtest.errors import KvtestError, SettingError
+from kvtest.census import HEIRS, Ledger, Marks
+from kvtest.errors import KvtestError
 from kvtest.guest.libc import die_with_parent
 from kvtest.harness import Guest, GuestFactory
 from kvtest.host.local import LocalHost
@@ -18,10 +18,12 @@ from kvtest.ownership.owner import current_keeper
 from kvtest.plugin import options
 from kvtest.plugin.state import SESSION
 from kvtest.plugin.timeouts import suspended
+from kvtest.report.directory import claim
 from kvtest.start import GuestStart, ReadAhead
 from kvtest.vm import Configuration
 from kvtest.vm.qmp import start_monitors
 
+_ONCE = "what is made once"
 _AHEAD = "the guest that was started ahead"
 _LONGEST_NAME = 150  # with room for a suffix below the 255 bytes that file systems take
 
@@ -40,6 +42,7 @@ class Session:
         self._workers = getattr(config, "workerinput", {}).get("workercount", 1)
         if hasattr(config, "workerinput"):
             die_with_parent(os.getppid())
+        HEIRS.mark()
         current_keeper()  # lasts as long as this process, so it is there before the first census
         self.factory = GuestFactory(self.settings, self.results / "guests", label=f"guest-{worker}")
         self.ledger = Ledger(Marks(), self.settings.census_ignore)
@@ -56,13 +59,18 @@ class Session:
         if not self._prepared:
             self._prepared = True
             try:
-                with suspended(), self.ledger.lasting("what is made once"):
-                    start_monitors()
+                self.serve_monitors()
+                with suspended(), self.ledger.lasting(_ONCE):
                     self.factory.prepare()
             except KvtestError as error:
                 self._problem = error
         if self._problem is not None:
             raise self._problem
+
+    def serve_monitors(self) -> None:
+        """Start what serves the monitors of all guests of this process, for as long as it runs."""
+        with self.ledger.lasting(_ONCE):
+            start_monitors()
 
     @property
     def host(self) -> LocalHost:
@@ -74,7 +82,7 @@ class Session:
 
     def artifacts(self, item: pytest.Item) -> Path:
         """Return the artifact directory of a test, made if need be."""
-        path = self.results / "artifacts" / directory_name(item.nodeid)
+        path = artifacts_directory(item)
         path.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -120,16 +128,16 @@ def results_directory(config: pytest.Config) -> Path:
     """Return the directory for results, made if need be.
 
     Raises:
-        SettingError: It cannot be made.
+        SettingError: It cannot be used.
     """
     path = options.loaded(config).settings.results
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SettingError(
-            f"could not make the results directory {path}: {error.strerror}", hint="choose another with results"
-        ) from error
+    claim(path)
     return path
+
+
+def artifacts_directory(item: pytest.Item) -> Path:
+    """Return where the artifacts of a test belong."""
+    return options.loaded(item.config).settings.results / "artifacts" / directory_name(item.nodeid)
 
 
 def directory_name(test: str) -> str:

@@ -11,13 +11,15 @@ import contextlib
 import signal
 import threading
 from collections.abc import Generator, Iterator
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 import pytest
 
 from kvtest.plugin.collection import is_ours
 
-# What takes the exception for one of its own, or has more to clean up than it ends within this, gets another.
+# What takes the exception for one of its own, or has more to clean up than it ends within this, gets another, which is
+# no Exception.
 _AGAIN_SECONDS = 10.0
 
 if TYPE_CHECKING:
@@ -26,25 +28,35 @@ if TYPE_CHECKING:
     from kvtest.errors import DeadlineExceededError
 
 
+class _ExpiredError(BaseException):
+    """Ends what takes every ``Exception`` for one of its own, such as a loop that tries for ever."""
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
     """Watch the test's fixtures."""
-    with watched(item, "the fixtures of the test to be ready"):
-        return (yield)
+    return (yield from _watch(item, "the fixtures of the test to be ready"))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     """Watch the test."""
-    with watched(item, "the test to end"):
-        return (yield)
+    return (yield from _watch(item, "the test to end"))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
     """Watch what ends the fixtures."""
-    with watched(item, "the fixtures of the test to end"):
-        return (yield)
+    return (yield from _watch(item, "the fixtures of the test to end"))
+
+
+def _watch(item: pytest.Item, awaited: str) -> Generator[None, None, None]:
+    try:
+        with watched(item, awaited):
+            return (yield)
+    except BaseException as caught:  # outside of the context manager, which would restore the traceback
+        _complete_lines(caught)
+        raise
 
 
 @contextlib.contextmanager
@@ -75,7 +87,9 @@ def watched(item: pytest.Item, awaited: str) -> Iterator[None]:
             if callable(before):
                 before(number, frame)
             return
-        error = error or deadline.exceeded(awaited)
+        if error is not None:
+            raise _ExpiredError
+        error = deadline.exceeded(awaited)
         keep_diagnosis(item)
         raise error
 
@@ -83,6 +97,9 @@ def watched(item: pytest.Item, awaited: str) -> Iterator[None]:
     theirs = signal.setitimer(signal.ITIMER_REAL, deadline.remaining or 0.0, _AGAIN_SECONDS)
     try:
         yield
+    except _ExpiredError as expired:
+        assert error is not None
+        raise error.with_traceback(expired.__traceback__) from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, before)
@@ -100,3 +117,28 @@ def suspended() -> Iterator[None]:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, left, interval)
+
+
+def _complete_lines(error: BaseException) -> None:
+    """Give each entry of an exception's tracebacks a line.
+
+    A signal may be handled at an instruction of the compiler's own, such as a loop's jump back, which belongs to none;
+    pytest takes the ``None`` for an internal error of its own and ends the run.
+    """
+    seen: set[int] = set()
+    following: BaseException | None = error
+    while following is not None and id(following) not in seen:
+        seen.add(id(following))
+        entries = []
+        entry = following.__traceback__
+        while entry is not None:
+            entries.append(entry)
+            entry = entry.tb_next
+        if None in [entry.tb_lineno for entry in entries]:
+            complete: TracebackType | None = None
+            for entry in reversed(entries):
+                code = entry.tb_frame.f_code
+                line: int | None = entry.tb_lineno  # typeshed does not know that it may have none
+                complete = TracebackType(complete, entry.tb_frame, entry.tb_lasti, line or code.co_firstlineno)
+            following.__traceback__ = complete
+        following = following.__cause__ or following.__context__

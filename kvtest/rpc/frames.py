@@ -18,6 +18,7 @@ REQUEST = 1
 RESPONSE = 2
 
 _HEADER = struct.Struct(">IIBB")
+HEADER_SIZE = _HEADER.size
 
 
 class Frame(NamedTuple):

@@ -31,7 +31,7 @@ class Call:
 
     def __init__(self, connection: Connection, stream: int, request: Request) -> None:
         self._connection = connection
-        self._stream = stream
+        self.stream = stream
         self.method = request.method
         self.payload = request.payload
         self.deadline = Deadline(request.timeout / 1e9 if request.timeout > 0 else None)
@@ -48,7 +48,7 @@ class Call:
     def _answer(self, response: Response) -> None:
         if not self.answered:
             self.answered = True
-            self._connection.answer(self._stream, response)
+            self._connection.answer(self.stream, response)
 
 
 class Connection:
@@ -113,6 +113,10 @@ class Connection:
             message = f"the answer of {len(encoded)} bytes is over ttRPC's limit of {frames.DATA_LIMIT}"
             encoded = Response(Code.RESOURCE_EXHAUSTED, message, b"").encode()
         self._send(frames.encode(stream, frames.RESPONSE, encoded))
+
+    def served_apart(self, stream: int) -> None:
+        """Take note that a call was answered by somebody else."""
+        self._latest = stream
 
     @property
     def waiting(self) -> int:

@@ -26,6 +26,8 @@ from kvtest.vm.command_line import CommandLine, Group, option, raw
 from kvtest.vm.console import Console
 from kvtest.vm.qemu import QEMU
 
+MEMORY = "accelerator.json"
+"""The file of a cache that keeps the answer."""
 KVM_DEVICE = Path("/dev/kvm")
 _MARKER = b"kvtest-probe: user space runs\n"
 _PROBE_SECONDS = 20.0
@@ -81,7 +83,7 @@ def _remembered_problem(qemu: QEMU, kernel: Path, cache: Path) -> str | None:
         return problem
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     key = {"boot": boot, "qemu": qemu.path, "version": qemu.version, "kernel": str(kernel)}
-    memory = cache / "accelerator.json"
+    memory = cache / MEMORY
     try:
         remembered = json.loads(memory.read_text())
         if remembered["key"] == key:
@@ -94,6 +96,17 @@ def _remembered_problem(qemu: QEMU, kernel: Path, cache: Path) -> str | None:
         cache.mkdir(parents=True, exist_ok=True)
         write_atomically(memory, json.dumps({"key": key, "problem": problem}))
     return problem
+
+
+def on_another_boot(memory: str, boot: str) -> str:
+    """Return what the cache of a machine keeps, for the same machine after another boot.
+
+    Args:
+        memory: What it keeps.
+        boot: The identifier of the boot (random(4), boot_id).
+    """
+    document = json.loads(memory)
+    return json.dumps({**document, "key": {**document["key"], "boot": boot.strip()}})
 
 
 def _device_problem() -> str | None:

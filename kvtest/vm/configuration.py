@@ -7,7 +7,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from kvtest.transport import Transport
+from kvtest.transport import EVERYWHERE, Transport
 from kvtest.vm.accelerator import Accelerator
 from kvtest.vm.qemu import QEMU
 
@@ -27,7 +27,7 @@ class Configuration:
         transports: Which devices it has besides the control channel.
         serial_ports: Names of the virtio-serial ports for tests, if it has virtio-serial.
         disk_slots: How many disks can be plugged in while it runs.
-        guest_cid: Its vsock address.
+        guest_cid: Its vsock address; one that is free on the host, where its kernel has the device.
         kernel_arguments: Words to add to the kernel's command line.
         boot_timeout: Seconds from start to the control daemon's first answer.
         request_timeout: Seconds for one request to the control daemon.
@@ -41,7 +41,7 @@ class Configuration:
     image: str = ""
     memory: int = 256
     cpus: int = 1
-    transports: frozenset[Transport] = frozenset(Transport)
+    transports: frozenset[Transport] = frozenset(EVERYWHERE)
     serial_ports: tuple[str, ...] = ()
     disk_slots: int = 0
     guest_cid: int = 3

@@ -10,17 +10,18 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
+from kvtest.cache import in_use
 from kvtest.control import GuestControl
 from kvtest.deadline import Deadline
 from kvtest.errors import BootError, ConnectionLostError, DeadlineExceededError, KvtestError, QMPError, StateError
 from kvtest.ownership import OwnedProcess, RunDirectory, wait_readable
-from kvtest.transport import Transport
+from kvtest.transport import VSOCKS, Transport
 from kvtest.vm.configuration import ColdBoot, Configuration, Restore
 from kvtest.vm.console import Console
 from kvtest.vm.q35 import (
@@ -29,6 +30,7 @@ from kvtest.vm.q35 import (
     MONITOR_SOCKET,
     VHOST_USER_SOCKET,
     command_line,
+    plug_kernel_vsock,
     plug_vsock,
     serial_socket,
 )
@@ -36,6 +38,7 @@ from kvtest.vm.qmp import Monitor
 from kvtest.vm.restoration import Restoration
 from kvtest.vm.template import Template
 from kvtest.vsock.device import VsockDevice
+from kvtest.vsock.reservation import ReservedCid
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -95,10 +98,13 @@ class VM:
         self.name = name
         self.console = Console(artifacts / "console.log")
         self.vsock_device: VsockDevice | None = None
+        self.cid = configuration.guest_cid
+        self._reserved: ReservedCid | None = None
+        self._vhost_descriptor = -1
         #: Whether its end was asked for: with :meth:`kill`, :meth:`power_off` or :meth:`close`.
         self.end_asked = False
-        #: What its control daemon said first; see :meth:`kvtest.control.GuestControl.ping`.
-        self.identity: dict[str, Any] = {}
+        #: The release of its kernel, once it is ready.
+        self.release = ""
         #: What happened at its start, and how many seconds after the first of it.
         self.timeline: list[tuple[str, float]] = []
         self._start = start
@@ -168,12 +174,17 @@ class VM:
 
         Raises:
             HostError: QEMU could not be started.
+            TemplateRemovedError: What it is a clone of is gone.
         """
         self.artifacts.mkdir(parents=True, exist_ok=True)
         self._begin = time.monotonic()
         with self._fatal():
+            used = (
+                self._start.in_use() if isinstance(self._start, Template) else in_use(self.configuration.kernel.parent)
+            )
+            self._resources.enter_context(used)
             self._start_qemu()
-        self._note("QEMU started")
+        self.note("QEMU started")
 
     @requires(State.DEFINED, State.BOOTING, instead="a machine boots once: make another")
     def boot(self) -> None:
@@ -185,8 +196,6 @@ class VM:
         deadline = Deadline(self.configuration.boot_timeout)
         if self._state is State.DEFINED:
             self.launch()
-        else:
-            self._note("wanted, after it was started ahead")
         with self._fatal():
             self._await_ready(deadline)
         (self.artifacts / "timeline.json").write_text(json.dumps(self.timeline, indent=1) + "\n")
@@ -210,16 +219,23 @@ class VM:
         vsock = Transport.VHOST_USER_VSOCK in self.configuration.transports
         if vsock:
             self.vsock_device = resources.enter_context(
-                VsockDevice(self._directory / VHOST_USER_SOCKET, self.hybrid_path, self.configuration.guest_cid)
+                VsockDevice(self._directory / VHOST_USER_SOCKET, self.hybrid_path, self.cid)
             )
+        if Transport.VHOST_VSOCK in self.configuration.transports:
+            self._reserved = resources.enter_context(ReservedCid())
+            self.cid = self._reserved.cid
+            self._vhost_descriptor = self._reserved.descriptor
         start: ColdBoot | Restore
-        pass_fds: Sequence[int] = ()
+        pass_fds: list[int] = []
         if isinstance(self._start, Template):
             self._restoration = Restoration(self._start, shared=vsock, resources=resources)
-            start, pass_fds = self._restoration.start, self._restoration.pass_fds
+            start, pass_fds = self._restoration.start, list(self._restoration.pass_fds)
         else:
             start = self._start
-        command = command_line(self.configuration, self.name, self._directory, self.console.path, start)
+        reserved = self._reserved
+        if reserved is not None:
+            pass_fds.append(reserved.descriptor)
+        command = command_line(self.configuration, self.name, self._directory, self.console.path, start, reserved)
         (self.artifacts / "qemu.sh").write_text(command.script())
         self._state = State.BOOTING
         self._process = resources.enter_context(
@@ -227,41 +243,47 @@ class VM:
         )
         if self._restoration is not None:
             self._restoration.handed_over()
+        if reserved is not None:
+            reserved.close()  # QEMU has it now, and its end is to give it back
         resources.callback(self._close_monitor)
 
     def _await_ready(self, deadline: Deadline) -> None:
         restoration = self._restoration
-        first_stream = self._start.next_stream if isinstance(self._start, Template) else 1
+        first_stream = 1
+        if isinstance(self._start, Template):
+            first_stream, self.release = self._start.next_stream, self._start.release
         try:
             listener = self._started(self._control_listener)
             stream = self._accept(listener, deadline, "QEMU to connect the control channel")
-            self._note("control channel connected")
+            self.note("control channel connected")
             self._control = GuestControl(stream, self.configuration.request_timeout, first_stream=first_stream)
             self._resources.callback(self._control.close)
             if restoration is None:
-                self.identity = self._control.ping(deadline)
-                self._note("control daemon answered")
+                self.release = str(self._control.ping(deadline)["release"])
+                self.note("control daemon answered")
                 if Transport.VIRTIO_SERIAL in self.configuration.transports:
                     self._control.await_ports(self.configuration.serial_ports, deadline)
             else:
-                self.identity = self._control.personalize(self.name, deadline)
-                self._note("control daemon answered")
-                if self.vsock_device is not None:
+                self._control.personalize(self.name, deadline)
+                self.note("control daemon answered")
+                if VSOCKS & self.configuration.transports:
                     self._plug_vsock(deadline)
         except (ChildProcessError, ConnectionLostError, DeadlineExceededError, QMPError, OSError) as error:
             if restoration is not None:
                 restoration.check()
             raise self._diagnose(error) from error
         self._state = State.READY
-        self._note("ready")
+        self.note("ready")
 
     def _plug_vsock(self, deadline: Deadline) -> None:
         monitor = self._monitor = self._open_monitor(deadline)
-        for command, arguments in plug_vsock(self.directory):
+        kernel = Transport.VHOST_VSOCK in self.configuration.transports
+        plug = plug_kernel_vsock(self.cid, self._vhost_descriptor) if kernel else plug_vsock(self.directory)
+        for command, arguments in plug:
             monitor.execute(command, arguments, deadline)
-        self._note("vsock device plugged in")
-        self.control.await_vsock(self.configuration.guest_cid, deadline)
-        self._note("vsock device usable")
+        self.note("vsock device plugged in")
+        self.control.await_vsock(self.cid, deadline)
+        self.note("vsock device usable")
 
     def _open_monitor(self, deadline: Deadline) -> Monitor:
         listener = self._started(self._monitor_listener)
@@ -281,7 +303,8 @@ class VM:
         if self._monitor is not None:
             self._monitor.close()
 
-    def _note(self, what: str) -> None:
+    def note(self, what: str) -> None:
+        """Add to the timeline that something has happened."""
         self.timeline.append((what, time.monotonic() - self._begin))
 
     def _accept(self, listener: socket.socket, deadline: Deadline, awaited: str) -> socket.socket:

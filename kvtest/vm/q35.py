@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kvtest.transport import Transport
+from kvtest.transport import VSOCKS, Transport
 from kvtest.vm.accelerator import Accelerator
 from kvtest.vm.command_line import CommandLine, Group, Option, option, raw
 from kvtest.vm.configuration import ColdBoot, Configuration, Restore
+from kvtest.vsock.reservation import ReservedCid
 
 CONTROL_PORT = "org.kvtest.control"
 MONITOR_SOCKET = "monitor"
@@ -16,6 +17,7 @@ CONTROL_SOCKET = "control"
 VHOST_USER_SOCKET = "vhost-user"
 HYBRID_SOCKET = "vsock"
 _FIRST_DISK_PORT = 0x10  # on the first bus; QEMU fills it from below
+_KERNEL_DEVICE = "vhost-vsock-pci"
 _SLOT = "free-slot"  # where the vsock device of a restored machine is plugged in
 
 # Everything that TCG can do, but for two features that cost a guest much more than they give: with ERMS kernels copy a
@@ -37,7 +39,12 @@ def serial_device(number: int) -> str:
 
 
 def command_line(
-    configuration: Configuration, name: str, directory: Path, console: Path, start: ColdBoot | Restore
+    configuration: Configuration,
+    name: str,
+    directory: Path,
+    console: Path,
+    start: ColdBoot | Restore,
+    reserved: ReservedCid | None = None,
 ) -> CommandLine:
     """Return the command that starts a machine.
 
@@ -47,18 +54,30 @@ def command_line(
         directory: Where its sockets are.
         console: The file that gets its console.
         start: Whether it boots, or goes on where a template was frozen.
+        reserved: Its address, if the host's kernel has its vsock device.
     """
     groups = [_machine(configuration, name, start), _boot(configuration, start), _channels(directory, console)]
-    # A machine that is restored has the devices that were frozen; QEMU cannot freeze this one, so it is plugged in.
-    if Transport.VHOST_USER_VSOCK in configuration.transports and isinstance(start, ColdBoot):
-        groups.append(_vsock(directory))
+    # A machine that is restored has the devices that were frozen; no vsock is among them, so it is plugged in.
+    if VSOCKS & configuration.transports and isinstance(start, ColdBoot):
+        groups.append(_vsock(directory) if reserved is None else _kernel_vsock(reserved))
     if Transport.VIRTIO_SERIAL in configuration.transports:
         groups.append(_serial(configuration, directory))
     return CommandLine(configuration.qemu.path, tuple(groups))
 
 
+def plug_kernel_vsock(cid: int, descriptor: int) -> list[tuple[str, dict[str, object]]]:
+    """Return the QMP commands that plug the host kernel's vsock device into a running machine.
+
+    Args:
+        cid: Its reserved address.
+        descriptor: What holds it, as QEMU has inherited it.
+    """
+    device = {"driver": _KERNEL_DEVICE, "id": "vsock", "guest-cid": cid, "vhostfd": str(descriptor), "bus": _SLOT}
+    return [("device_add", dict(device))]
+
+
 def plug_vsock(directory: Path) -> list[tuple[str, dict[str, object]]]:
-    """Return the QMP commands that plug the vsock device into a running machine."""
+    """Return the QMP commands that plug our vsock device into a running machine."""
     socket = {"type": "unix", "data": {"path": str(directory / VHOST_USER_SOCKET)}}
     backend = {"type": "socket", "data": {"addr": socket, "server": False}}
     return [
@@ -102,6 +121,11 @@ def _machine(configuration: Configuration, name: str, start: ColdBoot | Restore)
 def disk_slot(number: int) -> str:
     """Return the device ID of a port that a disk can be plugged into."""
     return f"disk-slot-{number}"
+
+
+def disk_port(number: int) -> str:
+    """Return the part of a device's path in sysfs that is the port of a disk's slot."""
+    return f"/0000:00:{_FIRST_DISK_PORT + number:02x}.0/"
 
 
 def disk_path(number: int) -> str:
@@ -177,6 +201,11 @@ def _vsock(directory: Path) -> Group:
             option("device", "vhost-user-vsock-pci", chardev="vsock"),
         ),
     )
+
+
+def _kernel_vsock(reserved: ReservedCid) -> Group:
+    device = option("device", _KERNEL_DEVICE, guest_cid=reserved.cid, vhostfd=reserved.descriptor)
+    return Group("vsock", (device,))
 
 
 def _serial(configuration: Configuration, directory: Path) -> Group:

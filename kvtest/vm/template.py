@@ -8,11 +8,14 @@ cache follows from everything that shapes that machine.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from attrs import frozen
 
-from kvtest.cache import Entry
+from kvtest.cache import Entry, in_use
+from kvtest.errors import TemplateRemovedError
 
 MEMORY, STATE, KERNEL = "memory", "state", "kernel"
 
@@ -24,12 +27,14 @@ class Template:
     Args:
         name: Its name in the cache; changes with everything that shapes it.
         directory: Where its files are.
+        release: The release of its kernel.
         next_stream: The number of the next request on its control channel.
         extents: Where the memory file has data: offsets and sizes.
     """
 
     name: str
     directory: Path
+    release: str
     next_stream: int
     extents: tuple[tuple[int, int], ...]
 
@@ -48,9 +53,26 @@ class Template:
         """The beginning of its kernel."""
         return self.directory / KERNEL
 
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep it from being removed.
+
+        Raises:
+            TemplateRemovedError: It was removed before.
+        """
+        with contextlib.ExitStack() as opened:
+            try:
+                opened.enter_context(in_use(self.directory))
+            except FileNotFoundError as error:
+                raise TemplateRemovedError(
+                    f"{self.name} has been removed from {self.directory.parent}",
+                    hint="it is made again by the next run",
+                ) from error
+            yield
+
     @classmethod
     def of(cls, entry: Entry) -> Template:
         """Return an entry of the cache as a template."""
         manifest = entry.manifest
         extents = tuple((int(offset), int(size)) for offset, size in manifest["extents"])
-        return cls(entry.path.name, entry.path, int(manifest["next_stream"]), extents)
+        return cls(entry.path.name, entry.path, str(manifest["release"]), int(manifest["next_stream"]), extents)

@@ -6,18 +6,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import stat
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from kvtest.cache import Progress, Store, fingerprint, silent
+from kvtest.cache import Entry, Progress, Store, digest, fingerprint, silent
 from kvtest.deadline import Deadline
 from kvtest.host.memory import available_memory
-from kvtest.transport import Transport
+from kvtest.transport import VSOCKS
 from kvtest.vm.accelerator import Accelerator, host_cpu
 from kvtest.vm.configuration import ColdBoot, Configuration
 from kvtest.vm.freeze import compact, extents, freeze
@@ -26,7 +26,8 @@ from kvtest.vm.q35 import command_line
 from kvtest.vm.template import KERNEL, MEMORY, STATE, Template
 
 # Part of every key: raised when templates are made or used in another way.
-_FORMAT = 1
+FORMAT = 2
+"""Number of the format of templates; changes with what is in one, and with what a guest is told to be frozen."""
 # As much of a kernel as QEMU looks at to know that it is one; its ROMs do not depend on the rest.
 _KERNEL_HEAD = 1 << 16
 _FREEZE_SECONDS = 30.0
@@ -35,29 +36,42 @@ _KEPT = 8
 _KEPT_SECONDS = 3600.0
 _TMPFS = Path("/dev/shm")
 _OWNER = "cache"  # beside the templates: the directory of the cache that they belong to
-_ROOM = 4 << 30  # bytes that templates, which take some 110 MB each, must not make scarce
+ROOM = 4 << 30
+"""Bytes of memory that templates, which take some 110 MB each, must not make scarce."""
+CARRIED = "carried"
+"""The directory of a cache with templates that were made on another machine, by :func:`portable_name`."""
 
 
-def template_cache(cache: Path) -> TemplateCache:
+def template_cache(cache: Path, memory: int = 0) -> TemplateCache:
     """Return the templates that belong to a cache directory: in memory where there is room, else in the cache.
 
     A file system in memory spares the disk a write of as much as a guest's memory. One that has little room, or a
     directory of that name that is somebody else's, is not used.
+
+    Args:
+        cache: The cache directory.
+        memory: MiB of the guest that a template may have to be made of: so much has to fit in while it is made.
     """
     in_memory, in_cache = _places(cache)
-    base, user = in_memory.parent, os.geteuid()
+    carried = cache / CARRIED
+    if _has_room(in_memory.parent, memory << 20):
+        return TemplateCache(in_memory, cache, carried)
+    return TemplateCache(in_cache, carried=carried)
+
+
+def _has_room(base: Path, wanted: int) -> bool:
+    """Whether templates can be kept in the directory of a user in memory, with some bytes more."""
     try:
-        base.mkdir(mode=0o700, exist_ok=True)
-        status, space = base.lstat(), os.statvfs(base)
+        space = os.statvfs(_TMPFS)
+        status = base.lstat() if os.path.lexists(base) else None
     except OSError:
-        return TemplateCache(in_cache)
-    private = stat.S_ISDIR(status.st_mode) and status.st_uid == user and not status.st_mode & 0o077
-    room = min(space.f_bavail * space.f_frsize, available_memory())
-    if not private or room < _ROOM:
-        return TemplateCache(in_cache)
-    in_memory.mkdir(exist_ok=True)
-    (in_memory / _OWNER).write_text(f"{cache}\n")
-    return TemplateCache(in_memory)
+        return False
+    usable = os.access(_TMPFS, os.W_OK) if status is None else _is_private(status)
+    return usable and min(space.f_bavail * space.f_frsize, available_memory()) >= ROOM + wanted
+
+
+def _is_private(status: os.stat_result) -> bool:
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
 
 
 def orphans() -> list[Path]:
@@ -84,12 +98,16 @@ class TemplateCache:
     """The templates of a directory.
 
     Args:
-        directory: The directory.
+        directory: The directory; made when first needed.
+        owner: The cache directory that it belongs to, where it is not in that one.
+        carried: The directory of templates that were made on another machine.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, owner: Path | None = None, carried: Path | None = None) -> None:
         self.directory = directory
+        self._owner = owner
         self._store = Store(directory)
+        self._carried = carried
 
     def ensure(self, configuration: Configuration, artifacts: Path, progress: Progress = silent) -> Template:
         """Return the template of a kind of machine, made if need be.
@@ -108,21 +126,32 @@ class TemplateCache:
         frozen = _frozen_part(configuration)
 
         def build(target: Path) -> dict[str, Any]:
-            self._forget_old()
+            # Each change of guest code makes a template, and all of them take memory.
+            self._store.forget_old(_KEPT, _KEPT_SECONDS)
+            brought = self._brought(frozen)
+            if brought is not None:
+                with progress(f"template of {frozen.label}, as it was brought here"):
+                    return _copy(brought, target)
             with progress(f"template of {frozen.label}"):
                 return _make(frozen, target, artifacts / name, name)
 
+        self._make_directory()
         entry = self._store.get(name, build, progress)
-        with contextlib.suppress(OSError):  # a cache that cannot be written has nothing to forget
-            os.utime(entry.path)
+        self._store.used(name)
         return Template.of(entry)
 
-    def _forget_old(self) -> None:
-        """Remove what has not been used for long: each change of guest code makes a template, and all take memory."""
-        used = {name: (self._store.root / name).stat().st_mtime for name in self._store.names()}
-        recent = sorted(used, key=lambda name: used[name])[-_KEPT:]
-        oldest = time.time() - _KEPT_SECONDS
-        self._store.prune(lambda name: name in recent or used.get(name, oldest) >= oldest)
+    def _brought(self, frozen: Configuration) -> Entry | None:
+        """Return a template of this kind that another machine with the same QEMU has made, if one was brought."""
+        if self._carried is None or not self._carried.is_dir():
+            return None
+        return Store(self._carried).find(portable_name(frozen))
+
+    def _make_directory(self) -> None:
+        if self._owner is not None:
+            with contextlib.suppress(OSError):  # the store says what is wrong with it
+                self.directory.parent.mkdir(mode=0o700, exist_ok=True)
+                self.directory.mkdir(exist_ok=True)
+                (self.directory / _OWNER).write_text(f"{self._owner}\n")
 
     def names(self) -> list[str]:
         """Return the names of all templates."""
@@ -140,25 +169,49 @@ class TemplateCache:
 def template_name(configuration: Configuration) -> str:
     """Return the name of a kind of machine's template: what shapes the machine shapes the name."""
     frozen = _frozen_part(configuration)
-    # The command line with everything that differs from run to run replaced.
-    words = command_line(
-        attrs.evolve(frozen, kernel=Path("/kernel"), initramfs=Path("/initramfs")),
-        "template",
-        Path("/run"),
-        Path("/console"),
-        ColdBoot(Path("/memory")),
-    ).words
     binary = os.stat(frozen.qemu.path)
-    host = host_cpu() if frozen.accelerator is Accelerator.KVM else ""
-    key = fingerprint(
-        *(_FORMAT, frozen.image, words, frozen.qemu.version, binary.st_size, binary.st_mtime_ns, host),
+    return f"template-{_key(frozen, _words(frozen), binary.st_size, binary.st_mtime_ns)}"
+
+
+def portable_name(configuration: Configuration) -> str:
+    """Return the name of a kind of machine's template that is the same on every machine on which it can be used.
+
+    There QEMU is the same to the last byte, wherever and since whenever it is there, and with KVM the processor too.
+    """
+    frozen = _frozen_part(configuration)
+    return f"template-{_key(frozen, _words(frozen)[1:], digest(Path(frozen.qemu.path)))}"
+
+
+def _words(frozen: Configuration) -> tuple[str, ...]:
+    """Return the command line with everything that differs from run to run replaced."""
+    return tuple(
+        command_line(
+            attrs.evolve(frozen, kernel=Path("/kernel"), initramfs=Path("/initramfs")),
+            "template",
+            Path("/run"),
+            Path("/console"),
+            ColdBoot(Path("/memory")),
+        ).words
     )
-    return f"template-{key}"
+
+
+def _key(frozen: Configuration, words: tuple[str, ...], *binary: object) -> str:
+    host = host_cpu() if frozen.accelerator is Accelerator.KVM else ""
+    return fingerprint(FORMAT, frozen.image, words, frozen.qemu.version, *binary, host)
 
 
 def _frozen_part(configuration: Configuration) -> Configuration:
-    """Return what a template is made of: QEMU cannot freeze a vhost-user device, so clones get theirs later."""
-    return attrs.evolve(configuration, transports=configuration.transports - {Transport.VHOST_USER_VSOCK})
+    """Return what a template is made of: QEMU cannot freeze a vhost-user device, so clones get any vsock later."""
+    return attrs.evolve(configuration, transports=configuration.transports - VSOCKS)
+
+
+def _copy(source: Entry, target: Path) -> dict[str, Any]:
+    """Make a template of another; return what its manifest is to say."""
+    for name in (STATE, KERNEL):
+        shutil.copyfile(source.path / name, target / name)
+    compact(source.path / MEMORY, target / MEMORY)
+    said = {name: value for name, value in source.manifest.items() if name != "files"}
+    return {**said, "extents": list(extents(target / MEMORY))}
 
 
 def _make(configuration: Configuration, target: Path, artifacts: Path, name: str) -> dict[str, Any]:
@@ -169,12 +222,13 @@ def _make(configuration: Configuration, target: Path, artifacts: Path, name: str
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
     os.truncate(memory, configuration.memory << 20)
     with VM(configuration, artifacts, name, ColdBoot(memory)) as vm:
-        release = str(vm.control.ping()["release"])
         # What every clone does first is done once here, so that its memory is as warm as can be.
-        vm.control.personalize(name)
         vm.control.run(["true"])
         vm.control.zero_free_memory()
+        vm.control.expect_personalize()
+        vm.control.personalize(name)
         vm.control.ping()
+        vm.control.expect_personalize()
         next_stream = vm.control.next_stream
         freeze(vm, target / STATE, Deadline(_FREEZE_SECONDS))
     compact(memory, target / MEMORY)
@@ -182,7 +236,7 @@ def _make(configuration: Configuration, target: Path, artifacts: Path, name: str
     with configuration.kernel.open("rb") as stream:
         (target / KERNEL).write_bytes(stream.read(_KERNEL_HEAD))
     return {
-        "release": release,
+        "release": vm.release,
         "qemu": configuration.qemu.version,
         "accelerator": str(configuration.accelerator),
         "memory": configuration.memory,

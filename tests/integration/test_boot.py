@@ -18,7 +18,7 @@ from kvtest.errors import AcceleratorError, BootError, ConnectionLostError, Host
 from kvtest.harness import Guest, GuestFactory, GuestRequest
 from kvtest.image import ImageCache
 from kvtest.image.recipe import load_kernels
-from kvtest.transport import Transport
+from kvtest.transport import EVERYWHERE, Transport
 from kvtest.vm import QEMU, VM, Accelerator, State
 from kvtest.vm import accelerator as accelerators
 from kvtest.vm.accelerator import decide, probe
@@ -128,7 +128,7 @@ def test_an_init_that_died(factory: GuestFactory, tmp_path: Path) -> None:
     overlay = Archive()
     overlay.file("etc/kvtest/modules", b"/usr/lib/modules/no-such-module.ko\n")
     broken.write_bytes(image.initramfs.read_bytes() + overlay.finish())
-    factory._images[factory.settings.guest_kernel, factory.settings.guest_image] = evolve(image, initramfs=broken)
+    factory._images[factory.settings.kernel, factory.settings.guest_image] = evolve(image, initramfs=broken)
     message = fails(factory)
     assert "broken did not boot: its init died: RuntimeError: modprobe no-such-module exited with status 1" in message
 
@@ -212,7 +212,7 @@ def _refuse(*_arguments: object) -> int:
 
 def test_a_machine_with_one_transport(factory: GuestFactory) -> None:
     configuration = factory.configuration(GuestRequest())
-    for transport in Transport:
+    for transport in EVERYWHERE:
         with factory.boot(evolve(configuration, transports=frozenset({transport}))) as guest:
             assert bool(guest.serial_ports) is (transport is Transport.VIRTIO_SERIAL)
             assert guest.run(["true"]).code == 0
@@ -220,4 +220,4 @@ def test_a_machine_with_one_transport(factory: GuestFactory) -> None:
 
 def test_the_cache_finds_what_it_built(factory: GuestFactory) -> None:
     image = factory.image()
-    assert ImageCache(factory.settings.cache).find(factory.settings.guest_kernel) == image
+    assert ImageCache(factory.settings.cache).find(factory.settings.kernel) == image

@@ -8,13 +8,14 @@ import ctypes
 import os
 import socket
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from kvtest.census import Kind, Ledger, Marks, survey
+from kvtest.census import HEIRS, Kind, Ledger, Marks, survey
 from kvtest.deadline import Deadline
 from kvtest.errors import LeakError
 from kvtest.guest import libc
@@ -28,6 +29,7 @@ root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts, cgroups and network
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
+    HEIRS.mark()
     current_keeper()  # lasts as long as this process, and is not what is tested
     ledger = Ledger(Marks())
     ledger.marks.add_place(tmp_path)
@@ -60,6 +62,38 @@ def test_a_process_that_forked_away(ledger: Ledger, tmp_path: Path) -> None:
         assert kinds[0][1] == f"{pid}: sleep 1000"
         os.kill(pid, 9)
     clean(ledger)
+
+
+def test_a_daemon_of_a_child_of_the_test(ledger: Ledger) -> None:
+    script = "setsid sh -c 'echo $$; exec sleep 1000 >&-' & read line"
+    with subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        parent.communicate("end\n")
+    assert found(ledger) == [(Kind.PROCESS, f"{pid}: sleep 1000")]
+    os.kill(pid, 9)
+    clean(ledger)
+
+
+def test_the_helpers_of_multiprocessing_are_no_leak() -> None:
+    script = """
+import multiprocessing.shared_memory
+from kvtest.census import Kind, Ledger, Marks
+ledger = Ledger(Marks())
+ledger.open()
+memory = multiprocessing.shared_memory.SharedMemory(create=True, size=4096)
+context = multiprocessing.get_context("forkserver")
+process = context.Process(target=print, args=("here",))
+process.start()
+process.join()
+process.close()
+assert {thing.kind for thing in ledger.left()} <= {Kind.DESCRIPTOR, Kind.SHARED_MEMORY}, ledger.left()
+memory.close()
+memory.unlink()
+assert ledger.left() == []
+"""
+    completed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (completed.returncode, completed.stdout) == (0, "here\n"), completed.stderr
 
 
 def test_a_zombie(ledger: Ledger) -> None:
@@ -250,6 +284,7 @@ def test_a_short_word_is_refused() -> None:
 
 
 SUITE = """
+import atexit
 import os
 import subprocess
 import pytest
@@ -272,7 +307,7 @@ def test_after_it(artifacts, stream):
     pass
 
 def test_processes(host):
-    subprocess.Popen(["sleep", "1000"])
+    atexit.register(subprocess.Popen(["sleep", "1000"]).kill)
 
 @pytest.mark.guest(scope="module")
 def test_first_of_the_module(guest):

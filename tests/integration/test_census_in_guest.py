@@ -48,7 +48,7 @@ print(json.dumps(seen))
 def test_reserved_cids_and_vsock_sockets(clone: Callable[..., Guest]) -> None:
     guest = clone(vsock=False)
     guest.run(["modprobe", "--all", "vhost_vsock", "vsock_loopback", "vsock_diag"])
-    for name in ("descriptors", "sockets", "marks", "thing"):
+    for name in ("descriptors", "interpreter", "sockets", "marks", "thing"):
         put(guest, f"census/{name}.py", (package_directory() / f"census/{name}.py").read_bytes())
     put(guest, "census/__init__.py", b"")
     put(guest, "__init__.py", b"")

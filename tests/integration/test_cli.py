@@ -9,6 +9,7 @@ import getpass
 import json
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -17,14 +18,14 @@ import sys
 import termios
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 from attrs import evolve
 
-from kvtest.cli.doctor import check_mmdebstrap
 from kvtest.cli.suites import workers_for
 from kvtest.deadline import Deadline
+from kvtest.doctor.own import check_mmdebstrap
 from kvtest.errors import HostError
 from kvtest.settings import Settings
 from tests.processes import children_of, wait_for_end
@@ -83,6 +84,7 @@ def test_one_test_of_the_shipped_suites_from_anywhere(settings: Settings, tmp_pa
         (["run", "--cache", "a file"], "could not write to the cache"),
         (["run", "--memory", "lots"], "memory"),
         (["run", "-k", "nothing_matches_this", "transport"], "there are no tests in what was selected"),
+        (["run", "test_unrelated.py"], "none of the selected tests uses kvtest"),
         (["run", "-k", "and and", "transport"], "Wrong expression passed to '-k'"),
         (["run", "-n", "many", "transport"], "-n many: the number of workers"),
         (["run", "--results", "."], "no run of kvtest has put there"),
@@ -92,6 +94,13 @@ def test_one_test_of_the_shipped_suites_from_anywhere(settings: Settings, tmp_pa
         (["shell", "no-such-command"], "could not run 'no-such-command'"),
         (["image", "build", "--guest-kernel", "nope"], "unknown guest kernel 'nope'"),
         (["shell", "--run-directory", "x" * 100], "107"),
+        (["run", "--host", "lob"], "'lob' is no host"),
+        (["run", "--host", ","], "no host is named"),
+        (["run", "--host", "lab", "test_unrelated.py"], "lab has no test_unrelated.py"),
+        (["run", "--host", "lab", "-n", "2"], "-n 2: a lab host runs one test at a time"),
+        (["run", "--host", "lab", "--runtime", "runc"], "--runtime is not for runs in a lab host"),
+        (["run", "--host", "lab", "--transport", "virtio-serial"], "a lab host is there for vhost-vsock"),
+        (["run", "--host", "lab:6.99"], "unknown guest kernel '6.99'"),
         (["frobnicate"], "No such command"),
         (["run", "--frobnicate"], "No such option"),
     ],
@@ -102,6 +111,7 @@ def test_wrong_usage_is_one_message_and_status_2(
     (tmp_path / "a file").write_text("x")
     (tmp_path / "artifacts").mkdir()
     (tmp_path / "artifacts/thesis").write_text("years of work")
+    (tmp_path / "test_unrelated.py").write_text("def test_x(): pass\n")
     (tmp_path / "recipe.toml").write_text('suite = "bookworm"\npackage = []\n')
     result = kvtest(settings, *arguments, cwd=tmp_path, code=2)
     assert message in result.stderr + result.stdout
@@ -152,6 +162,23 @@ def test_a_run_that_is_stopped_keeps_its_results(settings: Settings, tmp_path: P
     with waiting(settings, tmp_path, WAITS) as (process, _):
         second = kvtest(settings, "run", "test_mine.py", cwd=tmp_path, code=2)
         assert "another run is writing its results" in second.stderr
+        plain = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-p",
+                "no:cacheprovider",
+                f"--kvtest-cache={settings.cache}",
+                "test_mine.py",
+            ],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert plain.returncode == pytest.ExitCode.USAGE_ERROR
+        assert "another run is writing its results" in plain.stdout
         process.send_signal(number)
         assert process.wait(30) == 2
     junit = (tmp_path / "kvtest-results/junit.xml").read_text()
@@ -194,14 +221,28 @@ def test_the_results_of_the_last_run_are_not_lost(settings: Settings, tmp_path: 
     assert 'failures="0"' in (results / "junit.xml").read_text()
 
 
+def rows(report: str) -> dict[str, dict[str, Any]]:
+    return {row["check"]: row for row in json.loads(report)["checks"]}
+
+
 def test_doctor(settings: Settings, tmp_path: Path) -> None:
-    result = kvtest(settings, "doctor", cwd=tmp_path)
-    assert "ok       QEMU: " in result.stdout
-    assert "accelerator: " in result.stdout
-    assert "templates: " in result.stdout
+    found = rows(kvtest(settings, "doctor", "--json", cwd=tmp_path).stdout)
+    assert found["QEMU"]["status"] == "ok"
+    assert found["vhost-user-vsock-pci"]["status"] == "ok"
+    assert found["accelerator"]["status"] in {"ok", "warning"}
+    assert {"templates", "host kernel", "vhost_vsock", "free memory", "cgroups", "leftovers"} <= set(found)
     result = kvtest(settings, "doctor", "--qemu", "no-such-qemu", cwd=tmp_path, code=2)
-    assert "missing  QEMU: QEMU (no-such-qemu) was not found" in result.stdout
-    assert "apt-get install qemu-system-x86" in result.stdout
+    assert re.search(
+        r"^QEMU +missing +transport, agent +QEMU \(no-such-qemu\) was not found", result.stdout, re.MULTILINE
+    )
+    assert "-> apt-get install qemu-system-x86" in result.stdout
+    assert "kvtest run does not work here" in result.stdout
+
+
+def test_doctor_says_why_a_kernel_of_ones_own_will_not_do(settings: Settings, tmp_path: Path) -> None:
+    report = kvtest(settings, "doctor", "--json", "--guest-kernel", f"path:{tmp_path}", cwd=tmp_path, code=2).stdout
+    image = rows(report)["guest image"]
+    assert (image["status"], image["found"]) == ("missing", f"no bzImage or vmlinuz in {tmp_path}")
 
 
 def test_images(settings: Settings, tmp_path: Path) -> None:
@@ -281,7 +322,7 @@ def test_without_root_building_images_needs_ranges_of_ids(
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(getpass, "getuser", lambda: "somebody")
-    monkeypatch.setattr("kvtest.cli.doctor.require", lambda program, _package: program)
+    monkeypatch.setattr("kvtest.doctor.own.require", lambda program, _package: program)
     with pytest.raises(HostError, match="/etc/subuid gives somebody no range of IDs") as caught:
         check_mmdebstrap(evolve(settings, cache=tmp_path))
     assert "usermod --add-subuids" in (caught.value.hint or "")
@@ -292,3 +333,19 @@ def test_no_more_workers_than_there_is_room_for() -> None:
     assert workers_for(1000, 256) == (processors if processors > 1 else 0)
     assert workers_for(1, 256) == 0
     assert workers_for(1000, 1 << 30) == 0
+    assert workers_for(1000, 256, "3") == 3
+    assert workers_for(2, 256, "999") == 2
+    assert workers_for(1000, 256, "0") == 0
+    assert workers_for(1000, 1 << 30, "4") == 1
+
+
+def test_an_interruption_while_tests_are_collected_ends_the_run(tmp_path: Path) -> None:
+    """pytest takes it for the end of its collection, and says so by its exit status alone."""
+    (tmp_path / "test_mine.py").write_text("def test_runs(artifacts): pass\n")
+    hook = "def pytest_collection_finish():\n    os.kill(os.getpid(), signal.SIGINT)\n"
+    (tmp_path / "conftest.py").write_text(f"import os, signal\n\n{hook}")
+    command = [sys.executable, "-m", "kvtest", "run", "test_mine.py", "-n", "0"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 130, done.stdout + done.stderr
+    assert done.stderr == "kvtest: interrupted\n"
+    assert not (tmp_path / "kvtest-results/results.jsonl").exists()

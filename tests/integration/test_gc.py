@@ -107,6 +107,9 @@ def test_templates_of_a_cache_that_is_gone_go(base: Path) -> None:
     cache.mkdir()
     templates = template_cache(cache).directory
     assert templates.parent.parent == Path("/dev/shm"), "there is too little memory for this test"
+    templates.mkdir(parents=True)
+    templates.parent.chmod(0o700)
+    (templates / "cache").write_text(f"{cache}\n")
     command = [sys.executable, "-m", "kvtest", "gc", f"--cache={base}/cache", "--dry-run"]
     assert str(templates) not in subprocess.run(command, check=True, capture_output=True, text=True, cwd=base).stdout
     cache.rmdir()

@@ -68,7 +68,7 @@ def own_kernel(built: tuple[ImageCache, Image], tmp_path: Path) -> Path:
 
 def test_a_kernel_by_path(own_kernel: Path, factory: GuestFactory) -> None:
     name = f"path:{own_kernel}"
-    mine = GuestFactory(evolve(factory.settings, guest_kernel=name), factory.artifacts)
+    mine = GuestFactory(evolve(factory.settings, guest_kernel=(name,)), factory.artifacts)
     from kvtest.harness import GuestRequest
 
     with mine.boot(mine.configuration(GuestRequest())) as guest:

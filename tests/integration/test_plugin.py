@@ -108,6 +108,11 @@ def test_what_a_failure_tells(project: pytest.Pytester, settings: Settings) -> N
         ("@pytest.mark.guest(memry=1)", "a guest has no 'memry'*did you mean 'memory'?"),
         ("@pytest.mark.requirement()", "test_x*requirement needs IDs"),
         ("@pytest.mark.guest(cpus=0)", "test_x*cpus=0: it is a number of at least 1"),
+        ("@pytest.mark.guest(cpus=500)", "test_x*cpus=500: it is a number of at most 255"),
+        (
+            '@pytest.mark.guest(serial_ports=["a", "b" * 101])',
+            "test_x*: a name of a port is up to 100 printable ASCII characters",
+        ),
         ('@pytest.mark.guest(serial_ports="abc")', "test_x*serial_ports='abc': it is a list of strings"),
         ('@pytest.mark.guest(kernel="nope")', "test_x*unknown guest kernel 'nope'"),
         ('@pytest.mark.capability("kwm")', "unknown capability 'kwm'*did you mean 'kvm'?"),
@@ -148,7 +153,7 @@ def test_settings_by_ini_and_environment(
 def test_a_transport_that_is_not_asked_for_is_left_out(project: pytest.Pytester, settings: Settings) -> None:
     project.makepyfile("def test_a(guest, vsock): pass\ndef test_b(guest, serial): pass\n")
     result = run(project, settings, "--kvtest-transport=virtio-serial", "--co", "-q")
-    result.stdout.fnmatch_lines(["*test_b[[]virtio-serial[]]", "*1/2 tests collected (1 deselected)*"])
+    result.stdout.fnmatch_lines(["*test_b[[]virtio-serial[]]", "*1/3 tests collected (2 deselected)*"])
 
 
 def test_a_machine_that_is_unfit_is_one_message(project: pytest.Pytester, settings: Settings) -> None:

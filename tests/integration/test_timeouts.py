@@ -30,6 +30,13 @@ def test_paused(guest):
     guest.vm.pause()
     guest.control.ping(0.5)
 
+def test_tries_for_ever(artifacts):
+    while True:
+        try:
+            wait_for_ever()
+        except Exception:
+            pass
+
 def test_goes_on(guest):
     assert guest.run(["true"]).code == 0
 """
@@ -40,12 +47,12 @@ def stories(pytester: pytest.Pytester, settings: Settings) -> dict[str, str]:
     """What is kept of each test that something took too long in."""
     pytester.makepyfile(test_slow=SUITE)
     result = pytester.runpytest_subprocess(
-        *("-p", "no:cacheprovider", "-n0", f"--kvtest-cache={settings.cache}", "--kvtest-test-timeout=3")
+        *("-p", "no:cacheprovider", "-n0", f"--kvtest-cache={settings.cache}", "--kvtest-test-timeout=6")
     )
-    result.assert_outcomes(passed=1, failed=4)
+    result.assert_outcomes(passed=1, failed=5)
     result.stdout.fnmatch_lines(
         [
-            "first cause: DeadlineExceededError: waited 3.* s for the test to end",
+            "first cause: DeadlineExceededError: waited 6.* s for the test to end",
             "evidence: */test_slow-test_hangs*/timeout.txt",
             "first cause: DeadlineExceededError: waited 0.5 s for *sleep*",
             "evidence: */test_slow-test_waits_for_a_command/timeout.txt",
@@ -76,3 +83,26 @@ def test_evidence(stories: dict[str, str]) -> None:
     assert "for the answer to guest: State" in paused["control daemon"]
     locked = sections(stories["test_slow-test_hangs_with_a_lock_that_the_evidence_needs"])
     assert "in wait_for_ever" in locked["Python stacks of this process"]
+
+
+LOOP = """
+def _loop():
+    while True:
+        pass
+
+# Without lines, as some instructions of the compiler's own are.
+_loop.__code__ = _loop.__code__.replace(co_linetable=bytes([0xF8 | 7]) * (len(_loop.__code__.co_code) // 16 + 1))
+
+def test_loops(artifacts):
+    _loop()
+
+def test_goes_on(artifacts):
+    pass
+"""
+
+
+def test_an_instruction_without_a_line_is_interrupted(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_loop=LOOP)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-n0", "--kvtest-test-timeout=1")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["first cause: DeadlineExceededError: waited 1.* s for the test to end"])

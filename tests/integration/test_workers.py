@@ -32,7 +32,9 @@ CRASH = """
 import os
 import pathlib
 import signal
+from kvtest import requirement
 
+@requirement("VSOCK-DATA-001")
 def test_crash(guest):
     pathlib.Path("qemu").write_text(str(guest.vm.process.pid))
     os.kill(os.getpid(), signal.SIGKILL)
@@ -87,6 +89,9 @@ def test_a_worker_that_dies_is_reported_and_its_guest_dies_at_once(
     assert [test.id for test in results(pytester) if test.outcome is not Outcome.PASSED] == [
         "test_crash.py::test_crash"
     ]
+    crashed = properties(pytester)["test_crash"]
+    assert Path(crashed["artifacts"]).parent == pytester.path / "kvtest-results/artifacts"
+    assert crashed["requirement"] == "VSOCK-DATA-001"
 
 
 def test_a_run_without_tests_of_ours_is_scheduled_as_without_us(pytester: pytest.Pytester, settings: Settings) -> None:
