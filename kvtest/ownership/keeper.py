@@ -9,11 +9,15 @@ This file runs by itself, without the rest of kvtest and without site packages, 
 keeps messages apart, with descriptors beside them (unix(7), SCM_RIGHTS)::
 
     {"start": 1, "argv": […], "environment": {…}, "directory": "/", "descriptors": [0, 1, 2, 9]}
-        and as many descriptors; of the environment only what differs from the keeper's, null for what is not in it
+        and as many descriptors; of the environment only what differs from the keeper's, null for what is not in it;
+        a descriptor that becomes number -1 is of a mount namespace, in which the program runs; with no argv, there is
+        a process that does nothing but have a mount namespace of its own
         -> {"started": 1, "pid": 4711} with its pidfd, or {"failed": 1, "errno": 2}, and later {"ended": 1, "status": 0}
     {"adopt": 1, "pid": 4712}      tell of an orphan that has become the keeper's child as if it had been started
     {"remove": PATH}      remove it when the owner is gone
     {"keep": PATH}        not any more
+    {"remove_cgroups": WORD}    remove the cgroups then whose names begin with it, of every hierarchy
+    {"keep_cgroups": WORD}      not any more
 """
 
 from __future__ import annotations
@@ -33,8 +37,13 @@ import sys
 from typing import Any
 
 MESSAGE_LIMIT = 1 << 17  # well below what a socket buffer takes at once
+_FIRST_DESCRIPTOR = 3  # that is no standard stream
 DESCRIPTOR_LIMIT = 250  # SCM_MAX_FD is 253
+IN_NAMESPACE = -1  # in place of a descriptor's number: the mount namespace to be in
+_CGROUPS = "/sys/fs/cgroup"
 _MNT_DETACH = 2
+_CLONE_NEWNS = 0x20000
+_MS_REC, _MS_SLAVE, _MS_SHARED = 0x4000, 0x80000, 0x100000  # mount(2)
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -57,6 +66,7 @@ class Keeper:
             self._owner_pidfd = -1
         self._running: dict[int, int] = {}  # from process IDs to the owner's numbers
         self._doomed: dict[str, None] = {}
+        self._doomed_cgroups: set[str] = set()
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._woken, waker = socket.socketpair()
         self._woken.setblocking(False)
@@ -88,6 +98,8 @@ class Keeper:
         self._end_all()
         for path in self._doomed:
             remove(path)
+        if self._doomed_cgroups:
+            remove_cgroups(tuple(self._doomed_cgroups))
 
     def _take_all(self) -> bool:
         """Take the owner's messages; return whether they have come to their end."""
@@ -111,6 +123,10 @@ class Keeper:
             self._doomed[message["remove"]] = None
         elif "keep" in message:
             self._doomed.pop(message["keep"], None)
+        elif "remove_cgroups" in message:
+            self._doomed_cgroups.add(message["remove_cgroups"])
+        elif "keep_cgroups" in message:
+            self._doomed_cgroups.discard(message["keep_cgroups"])
 
     # --- Processes
 
@@ -196,13 +212,18 @@ def _become(message: dict[str, Any], descriptors: list[int], failures: int) -> N
         first = max([*wanted, failures, 2]) + 1
         held = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, first) for descriptor in descriptors]
         failures = fcntl.fcntl(failures, fcntl.F_DUPFD_CLOEXEC, first)
+        directory = message["directory"] or os.getcwd()
         for descriptor, number in zip(held, wanted, strict=True):
-            os.dup2(descriptor, number)
+            if number == IN_NAMESPACE:
+                _checked(_libc.setns(descriptor, _CLONE_NEWNS))
+            else:
+                os.dup2(descriptor, number)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
-        if message["directory"]:
-            os.chdir(message["directory"])
+        if not message["argv"]:
+            _have_mounts(failures)
+        os.chdir(directory)  # which setns(2) has changed
         environment = {**os.environ, **message["environment"]}
         present = {name: value for name, value in environment.items() if value is not None}
         os.execvpe(message["argv"][0], message["argv"], present)
@@ -212,6 +233,26 @@ def _become(message: dict[str, Any], descriptors: list[int], failures: int) -> N
         os.write(failures, str(errno.EINVAL).encode())
     finally:
         os._exit(127)
+
+
+def _have_mounts(failures: int) -> None:
+    """Have a mount namespace until we are killed; never returns.
+
+    What is mounted in it is not seen on the host, but elsewhere it spreads as it does there, where all is shared
+    (mount_namespaces(7)): runtimes count on that.
+    """
+    _checked(_libc.unshare(_CLONE_NEWNS))
+    for propagation in (_MS_SLAVE, _MS_SHARED):
+        _checked(_libc.mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC | propagation), None))
+    os.closerange(_FIRST_DESCRIPTOR, failures)
+    os.close(failures)
+    while True:
+        signal.pause()
+
+
+def _checked(result: int) -> None:
+    if result != 0:
+        raise OSError(ctypes.get_errno(), "")
 
 
 def _children() -> list[int]:
@@ -251,6 +292,15 @@ def _unmount_below(path: str) -> None:
     for point in reversed(points):  # what was mounted last goes first
         if point.startswith(os.fsencode(path) + b"/"):
             _libc.umount2(point, _MNT_DETACH)
+
+
+def remove_cgroups(words: tuple[str, ...]) -> None:
+    """Remove the cgroups whose names begin with a word, as far as nobody is in them (cgroups(7))."""
+    for directory, names, _ in os.walk(_CGROUPS, topdown=False):
+        for name in names:
+            if name.startswith(words):
+                with contextlib.suppress(OSError):
+                    os.rmdir(f"{directory}/{name}")
 
 
 def main() -> None:

@@ -67,15 +67,18 @@ class Keeper:
         standard: Sequence[int],
         pass_fds: Sequence[int] = (),
         directory: Path | None = None,
+        mounts: int | None = None,
     ) -> Started:
         """Start a program.
 
         Args:
-            argv: Program, found on the ``PATH`` of its environment, and arguments.
+            argv: Program, found on the ``PATH`` of its environment, and arguments; nothing for a process that only
+                has a mount namespace of its own.
             environment: Its environment.
             standard: Descriptors that become its standard input, output and error.
             pass_fds: Descriptors that it inherits under the same numbers.
             directory: Its working directory; ours when the keeper was started if ``None``.
+            mounts: A descriptor of the mount namespace that it runs in; ours if ``None``.
 
         Raises:
             OSError: It could not be started.
@@ -83,6 +86,10 @@ class Keeper:
         """
         number, started = self._expect()
         wanted = [*range(_FIRST_DESCRIPTORS), *pass_fds]
+        given = [*standard, *pass_fds]
+        if mounts is not None:
+            wanted.append(program.IN_NAMESPACE)
+            given.append(mounts)
         message = {
             "start": number,
             "argv": list(argv),
@@ -94,7 +101,7 @@ class Keeper:
             "directory": None if directory is None else str(directory),
             "descriptors": wanted,
         }
-        self._tell(message, [*standard, *pass_fds])
+        self._tell(message, given)
         return started.result()
 
     def adopt(self, pid: int) -> Started:
@@ -122,6 +129,14 @@ class Keeper:
     def keep(self, path: Path) -> None:
         """Take a :meth:`remove` back."""
         self._tell({"keep": os.path.abspath(path)})
+
+    def remove_cgroups(self, word: str) -> None:
+        """Have the cgroups removed whose names begin with a word if we end without :meth:`keep_cgroups`."""
+        self._tell({"remove_cgroups": word})
+
+    def keep_cgroups(self, word: str) -> None:
+        """Take a :meth:`remove_cgroups` back."""
+        self._tell({"keep_cgroups": word})
 
     def close(self) -> None:
         """End everything that was started, and the keeper."""

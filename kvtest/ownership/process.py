@@ -31,10 +31,12 @@ class _Child:
         standard: Sequence[int],
         pass_fds: Sequence[int],
         directory: Path | None = None,
+        mounts: MountNamespace | None = None,
     ) -> None:
         environment = os.environ if environment is None else environment
+        namespace = None if mounts is None else mounts.descriptor
         try:
-            started = current_keeper().start(words, environment, standard, pass_fds, directory)
+            started = current_keeper().start(words, environment, standard, pass_fds, directory, namespace)
         except FileNotFoundError as error:
             raise MissingToolError(f"{words[0]} was not found", hint="install it, or put it on PATH") from error
         except OSError as error:
@@ -123,6 +125,7 @@ class OwnedProcess(_Child):
         output: Where its standard output and error go.
         environment: Its environment; ours if ``None``.
         pass_fds: Descriptors that it inherits.
+        mounts: The mount namespace that it runs in; ours if ``None``.
 
     Raises:
         MissingToolError: The program does not exist.
@@ -136,11 +139,12 @@ class OwnedProcess(_Child):
         output: Path,
         environment: Mapping[str, str] | None = None,
         pass_fds: Sequence[int] = (),
+        mounts: MountNamespace | None = None,
     ) -> None:
         self.output = output
         with output.open("ab") as stream, open(os.devnull, "rb") as nothing:
             standard = (nothing.fileno(), stream.fileno(), stream.fileno())
-            super().__init__([os.fspath(word) for word in command], environment, standard, pass_fds)
+            super().__init__([os.fspath(word) for word in command], environment, standard, pass_fds, None, mounts)
 
     def tail(self, lines: int = 10) -> str:
         """Return the last lines of its output."""
@@ -163,6 +167,37 @@ class AdoptedProcess(_Child):
             self._take(current_keeper().adopt(pid))
         except OSError as error:
             raise HostError(f"process {pid} is not left of ours: {error.strerror}") from error
+
+
+class MountNamespace(_Child):
+    """A mount namespace: what is mounted in it is not seen on the host, and goes with the last process in it.
+
+    A process of its own keeps it, so that one can see what is mounted although nothing else runs there any more.
+
+    Raises:
+        HostError: It could not be made, as by somebody who is not root.
+    """
+
+    def __init__(self) -> None:
+        with open(os.devnull, "rb") as nothing:
+            try:
+                self._take(current_keeper().start((), os.environ, (nothing.fileno(),) * 3))
+            except OSError as error:
+                raise HostError(f"could not make a mount namespace: {error.strerror}", hint="be root") from error
+        self.descriptor = os.open(f"/proc/{self.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+
+    def mounted(self, path: Path) -> bool:
+        """Whether something is mounted at a path (proc(5), /proc/PID/mountinfo)."""
+        point = os.fsencode(path)
+        with open(f"/proc/{self.pid}/mountinfo", "rb") as stream:
+            return any(line.split(b" ")[4] == point for line in stream)
+
+    def close(self) -> None:
+        """Give it up."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+        super().close()
 
 
 @frozen
@@ -188,6 +223,7 @@ def run(
     environment: Mapping[str, str] | None = None,
     directory: Path | None = None,
     deadline: Deadline | float | None = None,
+    mounts: MountNamespace | None = None,
 ) -> Completed:
     """Run a command to its end; raises as :class:`OwnedProcess` does.
 
@@ -196,6 +232,7 @@ def run(
         environment: Its environment; ours if ``None``.
         directory: Its working directory.
         deadline: When to give up; it is killed then.
+        mounts: The mount namespace that it runs in; ours if ``None``.
 
     Raises:
         DeadlineExceededError: It was still running.
@@ -207,7 +244,7 @@ def run(
         open(os.memfd_create("stderr"), "rb") as stderr,
     ):
         standard = (nothing.fileno(), stdout.fileno(), stderr.fileno())
-        with _Child(words, environment, standard, (), directory) as child:
+        with _Child(words, environment, standard, (), directory, mounts) as child:
             status = child.wait(Deadline.of(deadline))
         for stream in (stdout, stderr):
             stream.seek(0)

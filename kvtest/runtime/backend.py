@@ -12,6 +12,7 @@ from attrs import field, frozen
 
 from kvtest.deadline import Deadline
 from kvtest.errors import KvtestError
+from kvtest.ownership import MountNamespace
 from kvtest.runtime.installation import Installation
 from kvtest.runtime.shim import ShimProcess
 from kvtest.runtime.tasks import ExitStatus, Streams, Tasks
@@ -56,11 +57,13 @@ class Surroundings:
         pod: Its ID.
         installation: The runtime.
         directory: A directory of its own.
+        mounts: The mount namespace that its shims run in; ours if ``None``.
     """
 
     pod: str
     installation: Installation
     directory: Path
+    mounts: MountNamespace | None = None
 
     def owned_paths(self, container: str) -> list[str]:
         """Return the patterns of what a container may have on the host."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from kvtest.deadline import Deadline
 from kvtest.errors import ContainerdError, KvtestError, MissingToolError, RPCError, ShimError, StateError
-from kvtest.ownership import OwnedProcess, wait_readable
+from kvtest.ownership import MountNamespace, OwnedProcess, wait_readable
 from kvtest.rpc.api import load
 from kvtest.runtime.backend import NAMESPACE, Plan, Surroundings
 from kvtest.runtime.events import Event, EventLog, decode
@@ -95,14 +95,22 @@ class Containerd:
         directory: Where it keeps everything; its path has to be short.
         program: The program.
         installation: The runtime whose shim it is to find by name; those on ``PATH`` if ``None``.
+        mounts: The mount namespace that it and its shims run in; ours if ``None``.
 
     Raises:
         ContainerdError: It did not start; the end of its log is in the message.
         MissingToolError: It is not a program.
     """
 
-    def __init__(self, directory: Path, program: Path, installation: Installation | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        program: Path,
+        installation: Installation | None = None,
+        mounts: MountNamespace | None = None,
+    ) -> None:
         self.directory = directory
+        self._mounts = mounts
         self.socket = directory / "containerd.sock"
         self.log = directory / "containerd.log"
         self._program = program
@@ -131,6 +139,7 @@ class Containerd:
                 [self._program, "--config", self.directory / "config.toml"],
                 output=self.log,
                 environment={**os.environ, **self._environment, "NOTIFY_SOCKET": str(notify)},  # see sd_notify(3)
+                mounts=self._mounts,
             )
             try:
                 wait_readable(notified, self._process, deadline, "containerd to be ready")

@@ -95,6 +95,7 @@ class DirectBackend:
             self._given.directory / "bundles" / name,
             self._service.path,
             self._given.directory / "containerd.sock",
+            self._given.mounts,
         )
 
     def open(self, deadline: Deadline) -> None:
@@ -158,7 +159,8 @@ class DirectBackend:
 
     def _bundle(self, name: str, configuration: str) -> None:
         bundle = self.place(name).bundle
-        if os.path.ismount(bundle / "rootfs"):
+        mounts = self._given.mounts
+        if mounts.mounted(bundle / "rootfs") if mounts is not None else os.path.ismount(bundle / "rootfs"):
             raise StateError(f"something is still mounted at {bundle / 'rootfs'}")
         if name not in self._entries and bundle.exists():
             shutil.rmtree(bundle)

@@ -13,18 +13,20 @@ from kvtest.census import Kind, Ledger
 from kvtest.census.removal import remove_by_force
 from kvtest.deadline import Deadline
 from kvtest.errors import KvtestError, LeakError, StateError
-from kvtest.ownership import RunDirectory
+from kvtest.ownership import MountNamespace, RunDirectory
+from kvtest.ownership.owner import current_keeper
 from kvtest.runtime import rootfs
 from kvtest.runtime.backend import Backend, Driver, Surroundings
 from kvtest.runtime.containerd import Containerd, ContainerdBackend, find_containerd
 from kvtest.runtime.direct import DirectBackend
 from kvtest.runtime.events import EventLog
-from kvtest.runtime.installation import Installation
+from kvtest.runtime.installation import Installation, root_is_mount_point
 from kvtest.runtime.pod import PATIENCE, Pod
 from kvtest.runtime.sink import Sink
 
 _END_SECONDS = 10.0  # that a pod may take to end in order
 _CONTAINERD = "containerd"
+_MOUNTS = "the mount namespace of shims"
 # Made and destroyed in a row: as many as are done in some 10 s.
 _PODS = 100
 _MACHINES = 10
@@ -54,6 +56,18 @@ class RuntimeUnderTest:
         self.pods_in_a_row = pods_in_a_row or (_PODS if installation.profile.vm is None else _MACHINES)
         self._directory: RunDirectory | None = None
         self._containerd: tuple[Containerd, RunDirectory] | None = None
+        self._mounts: MountNamespace | None = None
+
+    @property
+    def mounts(self) -> MountNamespace | None:
+        """The mount namespace of shims and of our containerd: what they mount is not seen on the host.
+
+        There is none in a chroot: whoever enters a mount namespace has the root of that one (setns(2)).
+        """
+        if self._mounts is None and root_is_mount_point():
+            with self.ledger.lasting(_MOUNTS):
+                self._mounts = MountNamespace()
+        return self._mounts
 
     @property
     def rootfs(self) -> Path:
@@ -73,9 +87,11 @@ class RuntimeUnderTest:
             MissingToolError: There is none.
         """
         if self._containerd is None:
+            mounts = self.mounts
             with self.ledger.lasting(_CONTAINERD), contextlib.ExitStack() as opened:
                 directory = opened.enter_context(RunDirectory(self.base))
-                self._containerd = (Containerd(directory.path, find_containerd(), self.installation), directory)
+                containerd = Containerd(directory.path, find_containerd(), self.installation, mounts)
+                self._containerd = (containerd, directory)
                 opened.pop_all()
         elif not self._containerd[0].running:
             self.start_containerd_again()
@@ -109,6 +125,10 @@ class RuntimeUnderTest:
             self._directory.close()
             self._directory = None
             self.ledger.release(_FILES)
+        if self._mounts is not None:
+            self._mounts.close()
+            self._mounts = None
+            self.ledger.release(_MOUNTS)
 
 
 class Pods:
@@ -173,6 +193,7 @@ class Pods:
         for pod, directory in self._pods:
             pod.close()
             directory.close()
+            current_keeper().keep_cgroups(pod.id)
             self.runtime.ledger.release(pod.id)
         self._pods.clear()
 
@@ -182,11 +203,13 @@ class Pods:
         runtime = self.runtime
         files = runtime.rootfs
         containerd = runtime.containerd if self.driver is Driver.CONTAINERD else None
+        mounts = runtime.mounts
         marks = runtime.ledger.marks
+        current_keeper().remove_cgroups(name)
         with runtime.ledger.lasting(name), contextlib.ExitStack() as opened:
             directory = opened.enter_context(RunDirectory(runtime.base))
             marks.add_place(directory.path)
-            surroundings = Surroundings(name, runtime.installation, directory.path)
+            surroundings = Surroundings(name, runtime.installation, directory.path, mounts)
             pod = Pod(surroundings, files, self._backend(surroundings, sink, containerd), marks.paths.add)
             opened.pop_all()
         marks.add_word(name)

@@ -21,7 +21,7 @@ from google.protobuf.message import DecodeError
 
 from kvtest.deadline import Deadline
 from kvtest.errors import DeadlineExceededError, HostError, RPCError, ShimError
-from kvtest.ownership import AdoptedProcess, run
+from kvtest.ownership import AdoptedProcess, MountNamespace, run
 from kvtest.ownership.process import Completed
 from kvtest.rpc.api import Service, load
 from kvtest.rpc.client import Client
@@ -44,6 +44,7 @@ class Place:
         bundle: Its bundle.
         sink: Socket of the events service.
         address: Socket of containerd, which shims only make names from.
+        mounts: The mount namespace that it runs in; ours if ``None``.
     """
 
     installation: Installation
@@ -52,6 +53,7 @@ class Place:
     bundle: Path
     sink: Path
     address: Path
+    mounts: MountNamespace | None = None
 
     def command(self, *words: str) -> list[str | Path]:
         """Return a command of the shim."""
@@ -85,7 +87,13 @@ class Place:
         """
         shim = self.installation.shim
         try:
-            return run(self.command(*words), environment=self.environment, directory=self.bundle, deadline=deadline)
+            return run(
+                self.command(*words),
+                environment=self.environment,
+                directory=self.bundle,
+                deadline=deadline,
+                mounts=self.mounts,
+            )
         except DeadlineExceededError as error:
             raise ShimError(
                 f"{shim} did not come to the end of {words[-1]!r} in {deadline.elapsed:.1f} s{_said(self.log)}",

@@ -14,13 +14,15 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from kvtest.deadline import Deadline
 from kvtest.image import ImageCache
+from kvtest.runtime import Driver
+from kvtest.runtime.installation import root_is_mount_point
 from kvtest.settings import Settings
 from kvtest.vm.template_cache import template_cache
 from tests.processes import children_of, wait_for_end, with_variable
@@ -41,6 +43,19 @@ def test_x(guest, vsock, host, number):
 """
 
 
+POD_SUITE = """
+from pathlib import Path
+import pytest
+@pytest.mark.capability("runtime")
+def test_x(pods):
+    pod = pods.start()
+    pod.run(["sleep", "1000"])
+    Path("pods").open("w").write(pod.id)
+    while True:
+        pod.events.expect("TaskExit", pod.id, within=1000)
+"""
+
+
 class Run:
     """A run of a small suite in directories of its own, all of whose processes can be told.
 
@@ -48,15 +63,19 @@ class Run:
         base: The directories.
         images: The directory of built images; it builds its own if ``None``.
         workers: How many workers.
+        suite: Its tests.
+        options: Further options of the run.
     """
 
-    def __init__(self, base: Path, images: Path | None, workers: int) -> None:
+    def __init__(
+        self, base: Path, images: Path | None, workers: int, suite: str = SUITE, options: Sequence[str] = ()
+    ) -> None:
         self.base = base
         self.cache = base / "cache"
         self.cache.mkdir(exist_ok=True)
         if images is not None and not (self.cache / "images").exists():
             (self.cache / "images").symlink_to(images)
-        (base / "test_small.py").write_text(SUITE)
+        (base / "test_small.py").write_text(suite)
         self.mark = ("MARK_OF_A_TEST", uuid.uuid4().hex)
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("KVTEST_", "PYTEST"))}
         with (base / "said").open("wb") as output:
@@ -64,6 +83,7 @@ class Run:
                 [
                     *(sys.executable, "-m", "kvtest", "run", "test_small.py", "-n", str(workers)),
                     *(f"--cache={self.cache}", f"--run-directory={base}/run", f"--results={base}/results"),
+                    *options,
                 ],
                 cwd=base,
                 env={**environment, self.mark[0]: self.mark[1]},
@@ -145,6 +165,27 @@ def test_nothing_is_left_and_the_next_run_passes(
     again = Run(base, images, workers=2)
     assert again.process.wait(timeout=120) == 0, (base / "said").read_text()
     assert again.left(Deadline(BOUND)) == []
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not root_is_mount_point(), reason="not root, or in a chroot: run it with sudo, outside"
+)
+@pytest.mark.parametrize("driver", Driver)
+@pytest.mark.parametrize("victim", ["pytest", "worker"])
+def test_nothing_is_left_of_a_pod(built_images: Path, base: Path, victim: str, driver: Driver) -> None:
+    os.mkfifo(base / "pods")
+    options = ("--runtime=runc", "-k", driver)
+    run = Run(base, built_images, 2 if victim == "worker" else 0, POD_SUITE, options)
+    with open(os.open(base / "pods", os.O_RDONLY | os.O_NONBLOCK), "rb", 0) as pods:
+        assert select.select([pods], [], [], 60)[0], (base / "said").read_text()
+        pod = pods.read().decode()
+    cgroups = list(Path("/sys/fs/cgroup").rglob(f"{pod}*"))
+    assert cgroups, "the container had no cgroup that could be left"
+    assert run.kill(victim, 0.0)
+    deadline = Deadline(BOUND)
+    assert run.left(deadline) == []
+    assert [path for path in cgroups if path.exists()] == []
+    assert str(base) not in Path("/proc/self/mountinfo").read_text()
 
 
 def _is_worker(pid: int) -> bool:

@@ -13,7 +13,8 @@ import pytest
 
 from kvtest.deadline import Deadline
 from kvtest.errors import DeadlineExceededError, SettingError
-from kvtest.ownership import OwnedProcess, RunDirectory
+from kvtest.ownership import MountNamespace, OwnedProcess, RunDirectory, run
+from kvtest.runtime.installation import root_is_mount_point
 
 ROOT = Path(__file__).parents[2]
 
@@ -109,3 +110,17 @@ def test_a_run_directory_that_is_too_long(tmp_path: Path) -> None:
         RunDirectory(tmp_path / ("x" * 90))
     assert "shorter" in (caught.value.hint or "")
     assert not (tmp_path / ("x" * 90)).exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not root_is_mount_point(), reason="not root, or in a chroot: run it with sudo")
+def test_what_is_mounted_in_a_namespace_is_seen_there_alone(tmp_path: Path) -> None:
+    with MountNamespace() as mounts:
+        assert not mounts.mounted(tmp_path)
+        command = ["mount", "-t", "tmpfs", "nothing", str(tmp_path)]
+        assert run(command, mounts=mounts, deadline=20).status == 0
+        assert mounts.mounted(tmp_path)
+        assert not os.path.ismount(tmp_path)
+        shown = run(["findmnt", "-no", "PROPAGATION", str(tmp_path)], mounts=mounts, deadline=20)
+        assert shown.stdout == "shared\n", "not as on a host"
+        assert run(["pwd"], mounts=mounts, directory=tmp_path.parent, deadline=20).stdout == f"{tmp_path.parent}\n"
+        assert run(["pwd"], mounts=mounts, deadline=20).stdout == run(["pwd"], deadline=20).stdout
