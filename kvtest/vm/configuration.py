@@ -26,6 +26,7 @@ class Configuration:
         cpus: Number of virtual CPUs.
         transports: Which devices it has besides the control channel.
         serial_ports: Names of the virtio-serial ports for tests, if it has virtio-serial.
+        disks: How many read-only disks it has whose contents are written while it runs.
         disk_slots: How many disks can be plugged in while it runs.
         guest_cid: Its vsock address; one that is free on the host, where its kernel has the device.
         kernel_arguments: Words to add to the kernel's command line.
@@ -43,6 +44,7 @@ class Configuration:
     cpus: int = 1
     transports: frozenset[Transport] = frozenset(EVERYWHERE)
     serial_ports: tuple[str, ...] = ()
+    disks: int = 0
     disk_slots: int = 0
     guest_cid: int = 3
     kernel_arguments: tuple[str, ...] = ()

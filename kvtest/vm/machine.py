@@ -26,10 +26,12 @@ from kvtest.vm.configuration import ColdBoot, Configuration, Restore
 from kvtest.vm.console import Console
 from kvtest.vm.q35 import (
     CONTROL_SOCKET,
+    DISK_SIZE,
     HYBRID_SOCKET,
     MONITOR_SOCKET,
     VHOST_USER_SOCKET,
     command_line,
+    disk_file,
     plug_kernel_vsock,
     plug_vsock,
     serial_socket,
@@ -161,6 +163,10 @@ class VM:
         """Return the host socket of a virtio-serial port."""
         return self.directory / serial_socket(self.configuration.serial_ports.index(port))
 
+    def disk(self, number: int) -> Path:
+        """Return the file whose first bytes are the content of a disk; the guest is not told when they change."""
+        return self.directory / disk_file(number)
+
     @property
     def hybrid_path(self) -> Path:
         """The hybrid-vsock socket that host clients connect to."""
@@ -213,6 +219,9 @@ class VM:
     def _start_qemu(self) -> None:
         resources = self._resources
         self._directory = resources.enter_context(RunDirectory(self.configuration.run_directory)).path
+        for number in range(self.configuration.disks):
+            with self.disk(number).open("xb") as file:
+                file.truncate(DISK_SIZE)
         # Sockets exist before the child that connects to them.
         self._monitor_listener = resources.enter_context(_listen(self._directory / MONITOR_SOCKET))
         self._control_listener = resources.enter_context(_listen(self._directory / CONTROL_SOCKET))

@@ -16,7 +16,10 @@ MONITOR_SOCKET = "monitor"
 CONTROL_SOCKET = "control"
 VHOST_USER_SOCKET = "vhost-user"
 HYBRID_SOCKET = "vsock"
-_FIRST_DISK_PORT = 0x10  # on the first bus; QEMU fills it from below
+DISK_SIZE = 64 << 30
+"""Bytes of a disk whose content is written later, and which therefore has to be large enough for any."""
+_FIRST_DISK = 0x08  # on the first bus; QEMU fills it from below
+_FIRST_DISK_PORT = 0x10
 _KERNEL_DEVICE = "vhost-vsock-pci"
 _SLOT = "free-slot"  # where the vsock device of a restored machine is plugged in
 
@@ -57,6 +60,8 @@ def command_line(
         reserved: Its address, if the host's kernel has its vsock device.
     """
     groups = [_machine(configuration, name, start), _boot(configuration, start), _channels(directory, console)]
+    if configuration.disks:
+        groups.append(_disks(configuration, directory))
     # A machine that is restored has the devices that were frozen; no vsock is among them, so it is plugged in.
     if VSOCKS & configuration.transports and isinstance(start, ColdBoot):
         groups.append(_vsock(directory) if reserved is None else _kernel_vsock(reserved))
@@ -118,6 +123,28 @@ def _machine(configuration: Configuration, name: str, start: ColdBoot | Restore)
     )
 
 
+def disk_file(number: int) -> str:
+    """Return the name of the file that is the content of disk ``number``, counted from 0."""
+    return f"disk{number}"
+
+
+def disk_path(number: int) -> str:
+    """Return the PCI path of disk ``number``, as agents have it: its number on the first bus."""
+    return f"{_FIRST_DISK + number:02x}"
+
+
+def _disks(configuration: Configuration, directory: Path) -> Group:
+    options: list[Option] = []
+    for number in range(configuration.disks):
+        name = disk_file(number)
+        file = {"file.driver": "file", "file.filename": str(directory / name)}
+        options += [
+            Option("blockdev", "", {"driver": "raw", "node-name": name, "read-only": True, **file}),
+            option("device", "virtio-blk-pci", drive=name, addr=f"{_FIRST_DISK + number:#x}"),
+        ]
+    return Group("disks", tuple(options))
+
+
 def disk_slot(number: int) -> str:
     """Return the device ID of a port that a disk can be plugged into."""
     return f"disk-slot-{number}"
@@ -126,11 +153,6 @@ def disk_slot(number: int) -> str:
 def disk_port(number: int) -> str:
     """Return the part of a device's path in sysfs that is the port of a disk's slot."""
     return f"/0000:00:{_FIRST_DISK_PORT + number:02x}.0/"
-
-
-def disk_path(number: int) -> str:
-    """Return the PCI path of the disk in a slot: the port's number on the first bus, and the disk's behind it."""
-    return f"{_FIRST_DISK_PORT + number:02x}/00"
 
 
 def plug_disk(number: int, image: Path) -> list[tuple[str, dict[str, object]]]:

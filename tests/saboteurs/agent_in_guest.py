@@ -687,7 +687,7 @@ def has_a_sandbox_for_each_way_in(agent: Any) -> None:
     tools = container.Tools(
         tools.reactor, tools.reaper, tools.crun, tools.oom, tools.replies, f"{tools.directory}/serial"
     )
-    other = Service(api.load("agent-3.30"), tools, agent.service._devices)
+    other = Service(api.load("agent-3.30"), tools)
     agent.clients._serial._services = other.services
     agent.clients._serial._reset()
 

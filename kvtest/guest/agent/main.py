@@ -14,7 +14,6 @@ from kvtest.guest.agent.connections import Clients
 from kvtest.guest.agent.console import CONSOLE_PORT, LOG_PORT, DebugConsole, Log
 from kvtest.guest.agent.container import Tools
 from kvtest.guest.agent.crun import Crun
-from kvtest.guest.agent.devices import Devices
 from kvtest.guest.agent.reaper import Reaper
 from kvtest.guest.agent.service import VERSION, Service, replies
 from kvtest.guest.ports import Ports
@@ -48,7 +47,7 @@ class ReferenceAgent:
         self.log = Log(self.reactor, listen_vsock(LOG_PORT, 1))
         DebugConsole(self.reactor, reaper, listen_vsock(CONSOLE_PORT, _BACKLOG))
         tools = Tools(self.reactor, reaper, crun, OOMWatch(self.reactor), replies(spoken), _DIRECTORY)
-        self.service = Service(spoken, tools, Devices(self.reactor))
+        self.service = Service(spoken, tools)
         self.clients = Clients(self.reactor, self.service.services, self.service.sandbox.prune, self.log.say)
         self._await_serial_port()
         self.clients.listen(listen_vsock(PORT, _BACKLOG))

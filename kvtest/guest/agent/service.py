@@ -12,7 +12,6 @@ from google.protobuf.message import DecodeError
 from kvtest.errors import RPCError
 from kvtest.guest.agent.container import Tools
 from kvtest.guest.agent.crun import Done
-from kvtest.guest.agent.devices import BLOCK, Devices
 from kvtest.guest.agent.files import copy_file
 from kvtest.guest.agent.process import Replies
 from kvtest.guest.agent.sandbox import Sandbox
@@ -46,12 +45,10 @@ class Service:
     Args:
         api: The API in the version that is spoken.
         tools: What its containers share.
-        devices: Tells when disks are there that containers need.
     """
 
-    def __init__(self, api: API, tools: Tools, devices: Devices) -> None:
+    def __init__(self, api: API, tools: Tools) -> None:
         self._api = api
-        self._devices = devices
         self._oom = api.message("grpc.OOMEvent")
         self.sandbox = Sandbox(tools, lambda call, name: call.reply(self._oom(container_id=name).SerializeToString()))
         self.services: Services = {
@@ -119,16 +116,7 @@ class Service:
         for name in ("devices", "sandbox_pidns"):
             if getattr(request, name):
                 raise RPCError(Code.UNIMPLEMENTED, f"the reference agent has no {name}")
-        disks = [storage.source for storage in request.storages if storage.driver == BLOCK]
-        self._devices.when_there(disks, lambda: self._create_now(call, request))
-
-    def _create_now(self, call: Call, request: Any) -> None:
-        if call.answered:  # too late: the disks have come after the deadline
-            return
-        try:
-            self.sandbox.create(request, _done(call))
-        except RPCError as error:
-            call.fail(error.code, error.message)
+        self.sandbox.create(request, _done(call))
 
     def _exec(self, call: Call, request: Any) -> None:
         if not request.process.Args:

@@ -9,7 +9,7 @@ from typing import Any
 
 from kvtest.errors import RPCError
 from kvtest.guest import libc
-from kvtest.guest.agent.devices import BLOCK, block_device
+from kvtest.guest.agent.disks import BLOCK, fresh_disk
 from kvtest.rpc.status import Code
 
 # The options of mount(8) that are flags of mount(2), linux/mount.h.
@@ -60,10 +60,7 @@ class Mounts:
         data = ",".join(option for option in storage.options if option not in _FLAGS and option not in _NOTHING)
         source = storage.source
         if storage.driver == BLOCK:
-            found = block_device(source)
-            if found is None:
-                raise RPCError(Code.INVALID_ARGUMENT, f"there is no disk at the PCI path {source!r}")
-            source = found
+            source = fresh_disk(source)
         for option in storage.options:
             for prefix in _MADE:
                 if option.startswith(prefix):

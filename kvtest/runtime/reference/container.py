@@ -42,9 +42,8 @@ class Container:
         self.bundle = bundle
         self.removing = False
         self._machine = machine
-        self._agent = machine.agent
         self._exited = exited
-        self._slot: int | None = None
+        self._disk: int | None = None
         self.processes = {"": self._process("", stdio)}
 
     @property
@@ -53,7 +52,7 @@ class Container:
         return self.processes[""]
 
     def _process(self, name: str, stdio: Stdio) -> Process:
-        return Process(self._agent, self.name, name, stdio, lambda process: self._exited(self, process))
+        return Process(self._machine, self.name, name, stdio, lambda process: self._exited(self, process))
 
     def process(self, name: str) -> Process:
         """Return a process.
@@ -69,7 +68,7 @@ class Container:
     # --- Life
 
     def create(self, mounts: Sequence[Any]) -> None:
-        """Pack its root file system, plug it into the guest, and have the agent make the container.
+        """Pack its root file system, put it on a disk of the guest, and have the agent make the container.
 
         Args:
             mounts: What its root file system is mounted from.
@@ -83,11 +82,12 @@ class Container:
         image = state / "rootfs.erofs"
         root = (configuration.get("root") or {}).get("path", "rootfs")
         rootfs.pack(self.bundle / root, mounts, image)
-        self._slot = self._machine.plug(image)
+        self._disk = self._machine.insert(image)
+        image.unlink()
         place = f"{_GUEST}/{self.name}"
         overlay = [f"lowerdir={place}/lower", f"upperdir={place}/upper", f"workdir={place}/work"]
         try:
-            self._agent.call(
+            self._machine.agent.call(
                 "CreateContainer",
                 container_id=self.name,
                 exec_id="",
@@ -95,7 +95,7 @@ class Container:
                 storages=[
                     {
                         "driver": "blk",
-                        "source": self._machine.path(self._slot),
+                        "source": self._machine.path(self._disk),
                         "fstype": rootfs.KIND,
                         "options": ["ro"],
                         "mount_point": f"{place}/lower",
@@ -117,7 +117,7 @@ class Container:
     def start(self) -> None:
         """Let its first process run."""
         self.first.require(Status.CREATED)
-        self._agent.call("StartContainer", container_id=self.name)
+        self._machine.agent.call("StartContainer", container_id=self.name)
         self.first.started()
 
     def add(self, name: str, found: Mapping[str, Any], stdio: Stdio) -> None:
@@ -137,7 +137,9 @@ class Container:
         """Start a process that was added."""
         process.require(Status.CREATED)
         try:
-            self._agent.call("ExecProcess", container_id=self.name, exec_id=process.name, process=process.specification)
+            self._machine.agent.call(
+                "ExecProcess", container_id=self.name, exec_id=process.name, process=process.specification
+            )
         except RPCError:
             process.ended(127)
             raise
@@ -156,7 +158,7 @@ class Container:
             process.ended(128 + number)
             return
         name = "" if everybody else process.name
-        self._agent.call("SignalProcess", container_id=self.name, exec_id=name, signal=number)
+        self._machine.agent.call("SignalProcess", container_id=self.name, exec_id=name, signal=number)
         if process.status is Status.CREATED and number == _KILL:  # crun's own process waited in its place
             process.started()
 
@@ -165,7 +167,7 @@ class Container:
         for process in self.processes.values():
             process.drain()
         with contextlib.suppress(KvtestError):
-            self._agent.call("RemoveContainer", container_id=self.name)
+            self._machine.agent.call("RemoveContainer", container_id=self.name)
         self._give_disk_up()
 
     def lost(self, status: int) -> None:
@@ -174,10 +176,10 @@ class Container:
             process.ended(status)
 
     def _give_disk_up(self) -> None:
-        if self._slot is not None:
+        if self._disk is not None:
             with contextlib.suppress(KvtestError):  # a machine that is gone has none
-                self._machine.unplug(self._slot)
-            self._slot = None
+                self._machine.eject(self._disk)
+            self._disk = None
 
 
 _KILL = 9

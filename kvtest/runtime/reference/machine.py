@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pod's virtual machine: a clone with the reference agent, and disks that are plugged into it."""
+"""A pod's virtual machine: a clone with the reference agent, and disks for its containers."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
+import shutil
 import threading
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,10 +27,10 @@ from kvtest.runtime.reference.state import MACHINE_FILE
 from kvtest.settings import load
 from kvtest.transport import Transport
 from kvtest.vm import Configuration
-from kvtest.vm.q35 import disk_path, plug_disk
+from kvtest.vm.q35 import DISK_SIZE, disk_path
 
 _PORT = 1024
-_SLOTS = 8
+_DISKS = 8
 _PATIENCE = 20.0
 # A hung machine is one that does not answer in this time; it is asked this often.
 _ANSWER_SECONDS = 6.0
@@ -41,7 +44,7 @@ def configuration(factory: GuestFactory) -> Configuration:
         factory: Makes guests.
     """
     found = factory.configuration(GuestRequest(image=AGENT_RECIPE), vsock=True)
-    return attrs.evolve(found, disk_slots=_SLOTS, transports=frozenset((Transport.VHOST_USER_VSOCK,)))
+    return attrs.evolve(found, disks=_DISKS, transports=frozenset((Transport.VHOST_USER_VSOCK,)))
 
 
 class Machine:
@@ -64,8 +67,8 @@ class Machine:
         self._closing = threading.Event()
         self._look = threading.Event()  # set when there is a reason not to wait until the agent is asked the next time
         self._told = threading.Lock()
-        self._slots = set(range(_SLOTS))
-        self._slots_lock = threading.Lock()
+        # Whichever was given back last is given out last: a guest lets go of a disk a moment after it has said so.
+        self._free_disks = deque(range(_DISKS))
         threading.Thread(target=self._start, name="machine", daemon=True).start()
 
     @property
@@ -145,39 +148,38 @@ class Machine:
 
     # --- Disks
 
-    def plug(self, image: Path) -> int:
-        """Plug a disk in.
+    def insert(self, image: Path) -> int:
+        """Have an image be the content of a disk.
 
         Args:
-            image: Its content.
+            image: The image; its file is not needed any more.
 
         Returns:
-            Its slot.
+            The number of the disk.
 
         Raises:
-            HostError: All slots are taken.
+            HostError: All disks are taken, or there is no room for it.
         """
-        with self._slots_lock:
-            if not self._slots:
-                raise HostError(f"a pod of this runtime has room for {_SLOTS} containers")
-            slot = min(self._slots)
-            self._slots.remove(slot)
-        for command, arguments in plug_disk(slot, image):
-            self.guest.vm.monitor.execute(command, arguments)
-        return slot
+        try:
+            disk = self._free_disks.popleft()
+        except IndexError:
+            raise HostError(f"a pod of this runtime has room for {_DISKS} containers") from None
+        try:
+            with image.open("rb") as source, self.guest.vm.disk(disk).open("r+b") as target:
+                shutil.copyfileobj(source, target)
+        except OSError as error:
+            self.eject(disk)
+            raise HostError(f"could not write the disk of a container: {error.strerror}") from error
+        return disk
 
-    def unplug(self, slot: int) -> None:
-        """Pull a disk out; its slot is free again once the guest has let go."""
-        monitor, name = self.guest.vm.monitor, f"disk-{slot}"
-        seen = len(monitor.events)
-        monitor.execute("device_del", {"id": name})
-
-        monitor.wait_event("DEVICE_DELETED", since=seen, deadline=_PATIENCE, device=name)
-        monitor.execute("blockdev-del", {"node-name": name})
-        with self._slots_lock:
-            self._slots.add(slot)
+    def eject(self, disk: int) -> None:
+        """Forget the content of a disk that the guest has let go of, and have it free for another."""
+        with contextlib.suppress(OSError):  # gone with its machine
+            for size in (0, DISK_SIZE):
+                os.truncate(self.guest.vm.disk(disk), size)
+        self._free_disks.append(disk)
 
     @staticmethod
-    def path(slot: int) -> str:
-        """Return the PCI path of the disk in a slot."""
-        return disk_path(slot)
+    def path(disk: int) -> str:
+        """Return the PCI path of a disk."""
+        return disk_path(disk)

@@ -14,7 +14,7 @@ from attrs import frozen
 from kvtest.deadline import Deadline
 from kvtest.errors import KvtestError, RPCError
 from kvtest.rpc.status import Code
-from kvtest.runtime.agent import Agent
+from kvtest.runtime.reference.machine import Machine
 from kvtest.runtime.reference.streams import Input, Output
 
 LOST = 255  # exit status of a process whose machine is gone
@@ -52,7 +52,7 @@ class Process:
     """A process.
 
     Args:
-        agent: The agent that runs it.
+        machine: The pod's machine.
         container: Its container.
         name: Its own name; empty for the container's first.
         stdio: Where its streams go.
@@ -60,7 +60,7 @@ class Process:
     """
 
     def __init__(
-        self, agent: Agent, container: str, name: str, stdio: Stdio, exited: Callable[[Process], None]
+        self, machine: Machine, container: str, name: str, stdio: Stdio, exited: Callable[[Process], None]
     ) -> None:
         self.name = name
         self.stdio = stdio
@@ -68,7 +68,7 @@ class Process:
         self.status = Status.CREATED
         self.exit_status = 0
         self.exited_at = 0  # nanoseconds since the epoch
-        self._agent = agent
+        self._machine = machine
         self._names = {"container_id": container, "exec_id": name}
         self._exited = exited
         self._ended = threading.Event()
@@ -78,11 +78,11 @@ class Process:
 
     def attach(self) -> None:
         """Begin to carry its streams: it exists in the guest."""
-        self._outputs.append(Output(self._agent, "ReadStdout", self.stdio.stdout, **self._names))
+        self._outputs.append(Output(self._machine.agent, "ReadStdout", self.stdio.stdout, **self._names))
         if not self.stdio.terminal:
-            self._outputs.append(Output(self._agent, "ReadStderr", self.stdio.stderr, **self._names))
+            self._outputs.append(Output(self._machine.agent, "ReadStderr", self.stdio.stderr, **self._names))
         if self.stdio.stdin:
-            self._input = Input(self._agent, self.stdio.stdin, **self._names)
+            self._input = Input(self._machine.agent, self.stdio.stdin, **self._names)
 
     def started(self) -> None:
         """Take its start, and wait for its end on a thread."""
@@ -93,7 +93,7 @@ class Process:
 
     def _await(self) -> None:
         try:
-            status = self._agent.call("WaitProcess", _NEVER, **self._names).status
+            status = self._machine.agent.call("WaitProcess", _NEVER, **self._names).status
         except KvtestError:  # the machine is gone, which somebody else notices too
             return
         self.drain()  # containerd's clients read no more once they know of the end
