@@ -73,7 +73,9 @@ class GuestControl:
     def personalize(self, hostname: str, deadline: Patience = None) -> None:
         """Make a restored guest differ from its siblings: random numbers, time, machine ID, name."""
         record = identity.record(hostname, secrets.token_hex(16), secrets.token_bytes(64), time.time_ns())
-        self._requests.send("Personalize", {}, record, deadline)
+        deadline = self._requests.deadline(deadline)
+        # The request tells no deadline, which would make it another each time: its answer is prepared.
+        self._requests.receive(self._requests.begin("Personalize", {}, record, Deadline(None)), deadline)
 
     def expect_personalize(self, deadline: Patience = None) -> None:
         """Have the daemon wait for :meth:`personalize`, which it then answers as soon as can be; for what else, too."""
@@ -82,6 +84,10 @@ class GuestControl:
     def zero_free_memory(self, deadline: Patience = None) -> int:
         """Overwrite the guest's free memory with zeros; return how many bytes that were."""
         return int(self._requests.send("ZeroFreeMemory", {}, deadline=deadline)[0]["bytes"])
+
+    def settle(self, deadline: Patience = None) -> None:
+        """Have the guest idle until its kernel has nothing left to do."""
+        self._requests.send("Settle", {}, deadline=deadline)
 
     def await_vsock(self, cid: int, deadline: Patience = None) -> None:
         """Wait until the guest's vsock device has been set up with an address."""

@@ -34,8 +34,12 @@ class Requests:
             ConnectionLostError: The guest is gone.
             DeadlineExceededError: It did not answer in time.
         """
-        deadline = Deadline.of(self.timeout if deadline is None else deadline)
+        deadline = self.deadline(deadline)
         return self.receive(self.begin(method, document, attachment, deadline), deadline)
+
+    def deadline(self, given: Deadline | float | None) -> Deadline:
+        """Return a deadline that was given, or that of a request that is given none."""
+        return Deadline.of(self.timeout if given is None else given)
 
     def begin(self, method: str, document: dict[str, Any], attachment: bytes, deadline: Deadline) -> PendingCall:
         """Send one request without waiting for the reply."""

@@ -48,6 +48,7 @@ class Daemon:
             PERSONALIZE: self._personalize,
             "ExpectPersonalize": self._expect_personalize,
             "ZeroFreeMemory": lambda _call: pack({"bytes": identity.zero_free_memory()}),
+            "Settle": self._settle,
             "Start": self._start,
             "Next": self._next,
             "Write": self._write,
@@ -115,13 +116,15 @@ class Daemon:
     def _serve_first(self, stream: int) -> None:
         self._expected = None
         os.set_blocking(self._channel, True)
+        request = FirstRequest(stream, self._channel, guest=self._ports is not None)
         try:
-            data = FirstRequest(stream).serve(self._channel)
+            data = request.serve()
         except OSError as error:
             self._broken(error)
             return
         finally:
             os.set_blocking(self._channel, False)
+            request.close()
         if data is None:
             self._connection.served_apart(stream)
         else:
@@ -154,6 +157,10 @@ class Daemon:
 
     def _personalize(self, call: Call) -> bytes:
         identity.personalize(unpack(call.payload)[1])
+        return pack({})
+
+    def _settle(self, _call: Call) -> bytes:
+        identity.settle()
         return pack({})
 
     def _expect_personalize(self, call: Call) -> bytes:

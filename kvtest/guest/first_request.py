@@ -2,23 +2,21 @@
 """The request that a frozen guest wakes up for, served without what serves all others.
 
 An emulated machine translates whatever it runs for the first time, and in a clone that is everything. So the daemon of
-a template waits in one read for Personalize, knows how its frame begins, and has the answer ready: that takes a quarter
-off the time to a clone's first answer. Whatever else comes is left to the usual way.
+a template waits in one read for Personalize, which always has the same size and but for one part the same content, and
+has the answer ready. Whatever else comes is left to the usual way.
 """
 
 from __future__ import annotations
 
-import os
+import io
 
-from kvtest.guest import identity
+from kvtest.guest.identity import RECORD, Personalization
 from kvtest.guest.messages import SERVICE, pack
 from kvtest.rpc import frames
 from kvtest.rpc.envelope import Request, Response
 from kvtest.rpc.status import Code
 
 PERSONALIZE = "Personalize"
-_CHUNK = 1024
-_LENGTH = 4  # bytes of a frame's length, in front of it; it changes with the deadline at the request's end
 
 
 class FirstRequest:
@@ -26,37 +24,44 @@ class FirstRequest:
 
     Args:
         stream: The number that the request will have.
+        channel: Descriptor of the channel, which blocks.
+        guest: Whether this machine is a guest: any other refuses the request, in the usual way.
     """
 
-    def __init__(self, stream: int) -> None:
+    def __init__(self, stream: int, channel: int, *, guest: bool = True) -> None:
         empty = pack({})
-        record = bytes(identity.RECORD.size)
-        request = Request(SERVICE, PERSONALIZE, empty + record, 1)
-        frame = frames.encode(stream, frames.REQUEST, request.encode())
-        self._record = frame.index(empty + record) + len(empty)
-        self._head = frame[_LENGTH : self._record]
+        frame = frames.encode(
+            stream, frames.REQUEST, Request(SERVICE, PERSONALIZE, empty + bytes(RECORD.size)).encode()
+        )
+        begin = len(frame) - RECORD.size
+        self._size = len(frame)
+        self._head = memoryview(frame)[:begin]
         self._answer = frames.encode(stream, frames.RESPONSE, Response(Code.OK, "", empty).encode())
+        self._data = bytearray(len(frame))
+        self._data_head = memoryview(self._data)[:begin]
+        self._personalization = Personalization(memoryview(self._data)[begin:]) if guest else None
+        self._channel = io.FileIO(channel, "r+b", closefd=False)
 
-    def serve(self, channel: int) -> bytes | None:
+    def serve(self) -> bytes | None:
         """Wait for what comes first, and answer if it is the request.
 
-        Args:
-            channel: Descriptor of the channel, which blocks.
-
         Returns:
-            ``None`` if it was the request and is answered, and else the bytes, none at the channel's end.
+            ``None`` if it was the request and is answered, and else its first bytes, none at the channel's end.
 
         Raises:
             OSError: The channel broke.
         """
-        data = os.read(channel, _CHUNK)
-        begin = self._record
-        whole = len(data) == frames.HEADER_SIZE + int.from_bytes(data[:_LENGTH], "big")
-        if not whole or data[_LENGTH:begin] != self._head:
-            return data
+        size = self._channel.readinto(self._data)
+        if size != self._size or self._data_head != self._head or self._personalization is None:
+            return bytes(self._data[:size])
         try:
-            identity.personalize(data[begin : begin + identity.RECORD.size])
+            self._personalization.apply()
         except (OSError, ValueError):  # which the usual way tells the host
-            return data
-        os.write(channel, self._answer)
+            return bytes(self._data)
+        self._channel.write(self._answer)
         return None
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        if self._personalization is not None:
+            self._personalization.close()

@@ -29,6 +29,8 @@ _MOUNTS = (
     ("tmpfs", "/tmp", "tmpfs", "mode=1777"),
     ("cgroup2", "/sys/fs/cgroup", "cgroup2", ""),
 )
+# The kernel would gather its memory statistics each second, and with an unlucky template every clone begins with that.
+_SYSTEM_SETTINGS = {"vm/stat_interval": "3600"}
 _MODULES = "/etc/kvtest/modules"
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "TERM": "linux", "LANG": "C.UTF-8"}
 
@@ -39,6 +41,7 @@ def main() -> None:
         os.environ.update(_ENVIRONMENT)
         os.chdir("/")
         _mount()
+        _configure()
         _load_modules()
         _raise_loopback()
         ports = Ports()
@@ -64,6 +67,12 @@ def _mount() -> None:
         except OSError as error:
             if error.errno != errno.EBUSY:  # the kernel has mounted it already
                 raise
+
+
+def _configure() -> None:
+    for name, value in _SYSTEM_SETTINGS.items():
+        with open(f"/proc/sys/{name}", "w", encoding="ascii") as stream:
+            stream.write(value)
 
 
 def _load_modules() -> None:

@@ -176,8 +176,9 @@ def _memory(configuration: Configuration, start: ColdBoot | Restore) -> Option:
 
 def _boot(configuration: Configuration, start: ColdBoot | Restore) -> Group:
     # panic=-1 with -no-reboot: a panic ends QEMU at once. The self-tests of ciphers take a fifth of a boot under TCG,
-    # and mitigations another: the detours that they make of indirect jumps are what TCG is worst at.
-    words = ["console=ttyS0", "quiet", "panic=-1", "oops=panic", "cryptomgr.notests", "mitigations=off"]
+    # and mitigations another: the detours that they make of indirect jumps are what TCG is worst at. Pressure
+    # statistics, which nobody reads, would be kept at each wake-up.
+    words = ["console=ttyS0", "quiet", "panic=-1", "oops=panic", "cryptomgr.notests", "mitigations=off", "psi=0"]
     words += configuration.kernel_arguments
     if isinstance(start, Restore):
         return Group(

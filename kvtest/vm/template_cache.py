@@ -225,6 +225,7 @@ def _make(configuration: Configuration, target: Path, artifacts: Path, name: str
         # What every clone does first is done once here, so that its memory is as warm as can be.
         vm.control.run(["true"])
         vm.control.zero_free_memory()
+        vm.control.settle()
         vm.control.expect_personalize()
         vm.control.personalize(name)
         vm.control.ping()
