@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can execute a guest's instructions, as a user asks for it."""
+"""What can execute a guest's instructions: as a user asks for it, and as it is."""
 
 from __future__ import annotations
 
@@ -15,3 +15,10 @@ class AcceleratorChoice(StrEnum):
     """Hardware virtualisation through ``/dev/kvm``."""
     TCG = "tcg"
     """QEMU's own translator: works everywhere, slower."""
+
+
+class Accelerator(StrEnum):
+    """How a guest's instructions are run."""
+
+    KVM = "kvm"
+    TCG = "tcg"

@@ -103,13 +103,11 @@ def _reference_figures(bench: Bench) -> Figures:
 def _runtime(bench: Bench, name: str) -> Iterator[RuntimeUnderTest]:
     settings = attrs.evolve(bench.settings, runtime=name)
     installation = find(settings)
-    if installation.profile.own:
-        preparation.make_template(bench.factory)
-        installation = preparation.with_settings(installation, settings)
-    ledger = Ledger(Marks())
-    ledger.open()
-    runtime = RuntimeUnderTest(installation, ledger)
-    try:
+    with contextlib.ExitStack() as opened:
+        if installation.profile.own:
+            installation = opened.enter_context(preparation.prepared(installation, bench.factory))
+        ledger = Ledger(Marks())
+        ledger.open()
+        runtime = RuntimeUnderTest(installation, ledger)
+        opened.callback(runtime.close)
         yield runtime
-    finally:
-        runtime.close()

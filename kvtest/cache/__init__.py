@@ -4,6 +4,5 @@
 from kvtest.cache.fingerprint import fingerprint
 from kvtest.cache.progress import Progress, silent
 from kvtest.cache.store import Entry, Store, digest, trust
-from kvtest.cache.use import in_use
 
-__all__ = ["Entry", "Progress", "Store", "digest", "fingerprint", "in_use", "silent", "trust"]
+__all__ = ["Entry", "Progress", "Store", "digest", "fingerprint", "silent", "trust"]

@@ -25,9 +25,9 @@ import filelock
 from attrs import frozen
 
 from kvtest.cache.progress import Progress
-from kvtest.cache.use import alone
 from kvtest.errors import CacheError
 from kvtest.ownership import temporary_directory, write_atomically
+from kvtest.ownership.use import alone
 
 _MANIFEST = "manifest.json"
 _VERIFIED = "verified.json"

@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from kvtest.accelerator import AcceleratorChoice
+from kvtest.accelerator import Accelerator, AcceleratorChoice
 from kvtest.doctor.report import GUESTS, HOST_VSOCK, Check, Finding, Need, Status
 from kvtest.doctor.system import System
 from kvtest.image import ImageCache
 from kvtest.settings import Settings
 from kvtest.vm import QEMU
-from kvtest.vm.accelerator import Accelerator, decide
+from kvtest.vm.accelerator import decide
 
 DEVICES: dict[str, tuple[Need, ...]] = {
     "vhost-user-vsock-pci": GUESTS,

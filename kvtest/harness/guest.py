@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from kvtest.control import GuestControl
-from kvtest.errors import DeadlineExceededError, DeviceError, InternalError, KvtestError
+from kvtest.errors import DeviceError, InternalError, KvtestError
 from kvtest.serial import SerialPort
 from kvtest.transport import Transport
 from kvtest.vm import VM, State
@@ -18,7 +18,6 @@ from kvtest.vm.q35 import serial_device
 from kvtest.vsock import HybridVsock, KernelVsock, Vsock
 
 _HEALTH_SECONDS = 10.0
-_END_SECONDS = 5.0
 _NOBODYS_PORT = 0x6B76_FFFF
 
 
@@ -78,15 +77,7 @@ class Guest:
     @property
     def died(self) -> str | None:
         """How the machine ended, in one line, if it has and nobody asked it to."""
-        if self.vm.end_asked:
-            return None
-        if self.control.lost is not None:  # QEMU's sockets close a moment before it has ended
-            with contextlib.suppress(DeadlineExceededError):
-                self.vm.process.wait(_END_SECONDS)
-        if self.vm.state is not State.DEAD:
-            return None
-        reason = self.vm.console.init_failure() or self.vm.console.panic()
-        return f"the guest panicked: {reason}" if reason else f"QEMU ended ({self.vm.process.ending})"
+        return self.vm.died
 
     @property
     def broken(self) -> str | None:

@@ -11,6 +11,7 @@ import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from kvtest.accelerator import Accelerator
 from kvtest.cache import Progress, silent
 from kvtest.deadline import Deadline
 from kvtest.errors import GuestError, HostError, HostLostError, KvtestError, UsageError
@@ -22,7 +23,7 @@ from kvtest.host.relay import Relay
 from kvtest.report.directory import JUNIT_FILE, RESULTS_FILE
 from kvtest.settings import Settings
 from kvtest.transport import Transport
-from kvtest.vm.accelerator import MEMORY, Accelerator, on_another_boot
+from kvtest.vm.accelerator import MEMORY, on_another_boot
 
 SCHEME = "lab"
 _RESULTS = "/work/results"

@@ -18,6 +18,7 @@ from typing import Any
 
 import attrs
 
+from kvtest.accelerator import Accelerator
 from kvtest.cache import Progress, Store, fingerprint, silent
 from kvtest.control import Process
 from kvtest.deadline import Deadline
@@ -29,7 +30,7 @@ from kvtest.host.lab_machine import CACHE, RECIPE, LabMachine
 from kvtest.settings import SETTINGS, Settings
 from kvtest.transport import Transport
 from kvtest.vm import template
-from kvtest.vm.accelerator import MEMORY, Accelerator
+from kvtest.vm.accelerator import MEMORY
 from kvtest.vm.freeze import compact
 from kvtest.vm.template_cache import FORMAT
 

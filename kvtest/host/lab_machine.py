@@ -10,10 +10,11 @@ from pathlib import Path
 
 import attrs
 
-from kvtest.cache import Progress, in_use, silent, trust
+from kvtest.cache import Progress, silent, trust
 from kvtest.control import Process
 from kvtest.harness import Guest, GuestFactory, GuestRequest
 from kvtest.host.kernel_log import DEVICE, WATCHED
+from kvtest.ownership.use import in_use
 from kvtest.settings import Settings
 from kvtest.vm.q35 import disk_port, plug_disk
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -24,16 +25,16 @@ def _runtime_of_the_session(request: pytest.FixtureRequest) -> Iterator[RuntimeU
     session = session_of(request.config)
     settings = session.settings
     installation = find(settings)
-    if installation.profile.own:
-        from kvtest.runtime.reference import preparation
+    with contextlib.ExitStack() as opened:
+        if installation.profile.own:
+            from kvtest.runtime.reference.preparation import prepared
 
-        session.serve_monitors()
-        with suspended():
-            preparation.make_template(session.factory)
-        installation = preparation.with_settings(installation, settings)
-    runtime = RuntimeUnderTest(installation, session.ledger, settings.run_directory, settings.pods_in_a_row)
-    yield runtime
-    runtime.close()
+            session.serve_monitors()
+            with suspended():
+                installation = opened.enter_context(prepared(installation, session.factory))
+        runtime = RuntimeUnderTest(installation, session.ledger, settings.run_directory, settings.pods_in_a_row)
+        opened.callback(runtime.close)
+        yield runtime
 
 
 @pytest.fixture

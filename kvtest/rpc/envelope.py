@@ -33,10 +33,10 @@ class Request(NamedTuple):
     def encode(self) -> bytes:
         """Return the message as bytes."""
         return (
-            _bytes_field(1, self.service.encode())
-            + _bytes_field(2, self.method.encode())
-            + _bytes_field(3, self.payload)
-            + _varint_field(4, self.timeout)
+            bytes_field(1, self.service.encode())
+            + bytes_field(2, self.method.encode())
+            + bytes_field(3, self.payload)
+            + varint_field(4, self.timeout)
         )
 
     @classmethod
@@ -65,8 +65,8 @@ class Response(NamedTuple):
 
     def encode(self) -> bytes:
         """Return the message as bytes."""
-        status = _varint_field(1, self.code) + _bytes_field(2, self.message.encode())
-        return (_bytes_field(1, status) if self.code else b"") + _bytes_field(2, self.payload)
+        status = varint_field(1, self.code) + bytes_field(2, self.message.encode())
+        return (bytes_field(1, status) if self.code else b"") + bytes_field(2, self.payload)
 
     @classmethod
     def decode(cls, data: bytes) -> Response:
@@ -90,11 +90,13 @@ def _varint(value: int) -> bytes:
     return bytes(encoded)
 
 
-def _varint_field(number: int, value: int) -> bytes:
+def varint_field(number: int, value: int) -> bytes:
+    """Return a field that is a number, encoded; 0 is left out."""
     return _varint(number << 3 | _VARINT) + _varint(value) if value else b""
 
 
-def _bytes_field(number: int, value: bytes) -> bytes:
+def bytes_field(number: int, value: bytes) -> bytes:
+    """Return a field of bytes, text or a message, encoded; an empty one is left out."""
     return _varint(number << 3 | _BYTES) + _varint(len(value)) + value if value else b""
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Virtual machines: command line, process, monitor, console, life cycle."""
 
-from kvtest.vm.accelerator import Accelerator
+from kvtest.accelerator import Accelerator
 from kvtest.vm.configuration import Configuration
 from kvtest.vm.machine import VM, State
 from kvtest.vm.qemu import QEMU

@@ -12,12 +12,11 @@ import contextlib
 import json
 import os
 import struct
-from enum import StrEnum
 from pathlib import Path
 
 from attrs import frozen
 
-from kvtest.accelerator import AcceleratorChoice
+from kvtest.accelerator import Accelerator, AcceleratorChoice
 from kvtest.deadline import Deadline
 from kvtest.errors import AcceleratorError, DeadlineExceededError
 from kvtest.image.cpio import Archive
@@ -31,13 +30,6 @@ MEMORY = "accelerator.json"
 KVM_DEVICE = Path("/dev/kvm")
 _MARKER = b"kvtest-probe: user space runs\n"
 _PROBE_SECONDS = 20.0
-
-
-class Accelerator(StrEnum):
-    """How a guest's instructions are run."""
-
-    KVM = "kvm"
-    TCG = "tcg"
 
 
 @frozen

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from attrs import frozen
 
+from kvtest.accelerator import Accelerator
 from kvtest.transport import EVERYWHERE, Transport
-from kvtest.vm.accelerator import Accelerator
 from kvtest.vm.qemu import QEMU
 
 

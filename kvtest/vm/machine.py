@@ -16,11 +16,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Concatenate, ParamSpec, TypeVar
 
-from kvtest.cache import in_use
 from kvtest.control import GuestControl
 from kvtest.deadline import Deadline
 from kvtest.errors import BootError, ConnectionLostError, DeadlineExceededError, KvtestError, QMPError, StateError
 from kvtest.ownership import OwnedProcess, RunDirectory, wait_readable
+from kvtest.ownership.use import in_use
 from kvtest.transport import VSOCKS, Transport
 from kvtest.vm.configuration import ColdBoot, Configuration, Restore
 from kvtest.vm.console import Console
@@ -45,6 +45,7 @@ from kvtest.vsock.reservation import ReservedCid
 P = ParamSpec("P")
 R = TypeVar("R")
 _BOOT = ColdBoot()
+_END_SECONDS = 5.0
 
 
 class State(StrEnum):
@@ -130,6 +131,20 @@ class VM:
         if self._state in (State.BOOTING, State.READY, State.PAUSED) and not (self._process and self._process.running):
             self._state = State.DEAD
         return self._state
+
+    @property
+    def died(self) -> str | None:
+        """How it ended, in one line, if it has and nobody asked it to."""
+        if self.end_asked:
+            return None
+        if self._control is not None and self._control.lost is not None:
+            # QEMU's sockets close a moment before it has ended.
+            with contextlib.suppress(DeadlineExceededError):
+                self.process.wait(_END_SECONDS)
+        if self.state is not State.DEAD:
+            return None
+        reason = self.console.init_failure() or self.console.panic()
+        return f"the guest panicked: {reason}" if reason else f"QEMU ended ({self.process.ending})"
 
     @property
     def process(self) -> OwnedProcess:

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kvtest.accelerator import Accelerator
 from kvtest.transport import VSOCKS, Transport
-from kvtest.vm.accelerator import Accelerator
 from kvtest.vm.command_line import CommandLine, Group, Option, option, raw
 from kvtest.vm.configuration import ColdBoot, Configuration, Restore
 from kvtest.vsock.reservation import ReservedCid

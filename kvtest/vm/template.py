@@ -9,13 +9,17 @@ cache follows from everything that shapes that machine.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from kvtest.cache import Entry, in_use
 from kvtest.errors import TemplateRemovedError
+from kvtest.ownership.use import in_use
+
+if TYPE_CHECKING:
+    from kvtest.cache import Entry
 
 MEMORY, STATE, KERNEL = "memory", "state", "kernel"
 
@@ -73,6 +77,15 @@ class Template:
     @classmethod
     def of(cls, entry: Entry) -> Template:
         """Return an entry of the cache as a template."""
-        manifest = entry.manifest
+        return cls.said(entry.path, entry.manifest)
+
+    @classmethod
+    def said(cls, directory: Path, manifest: Mapping[str, Any]) -> Template:
+        """Return the template in a directory.
+
+        Args:
+            directory: The directory.
+            manifest: What its maker has said of it.
+        """
         extents = tuple((int(offset), int(size)) for offset, size in manifest["extents"])
-        return cls(entry.path.name, entry.path, str(manifest["release"]), int(manifest["next_stream"]), extents)
+        return cls(directory.name, directory, str(manifest["release"]), int(manifest["next_stream"]), extents)

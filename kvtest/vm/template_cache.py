@@ -14,11 +14,12 @@ from typing import Any
 
 import attrs
 
+from kvtest.accelerator import Accelerator
 from kvtest.cache import Entry, Progress, Store, digest, fingerprint, silent
 from kvtest.deadline import Deadline
 from kvtest.host.memory import available_memory
 from kvtest.transport import VSOCKS
-from kvtest.vm.accelerator import Accelerator, host_cpu
+from kvtest.vm.accelerator import host_cpu
 from kvtest.vm.configuration import ColdBoot, Configuration
 from kvtest.vm.freeze import compact, extents, freeze
 from kvtest.vm.machine import VM

@@ -15,6 +15,7 @@ from pathlib import Path
 import attrs
 import pytest
 
+from kvtest.accelerator import Accelerator
 from kvtest.cache import Store
 from kvtest.errors import HostError, UsageError
 from kvtest.harness import GuestFactory, GuestRequest
@@ -24,7 +25,6 @@ from kvtest.host.lab_machine import CACHE, LabMachine
 from kvtest.report import Outcome, Results
 from kvtest.settings import Settings
 from kvtest.transport import Transport
-from kvtest.vm.accelerator import Accelerator
 from kvtest.vm.template_cache import template_name
 from kvtest.vsock import KernelVsock, reservation
 

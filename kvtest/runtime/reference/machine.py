@@ -13,38 +13,36 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-import attrs
-
 from kvtest.deadline import Deadline
 from kvtest.errors import HostError, KvtestError
-from kvtest.harness import Guest, GuestFactory, GuestRequest
-from kvtest.harness.factory import AGENT_RECIPE
 from kvtest.ownership import write_atomically
 from kvtest.runtime.agent import Agent, AgentEndpoint
 from kvtest.runtime.agent_address import HybridAddress
 from kvtest.runtime.reference.arguments import start_time
+from kvtest.runtime.reference.handover import handed_over
 from kvtest.runtime.reference.state import MACHINE_FILE
-from kvtest.settings import load
-from kvtest.transport import Transport
-from kvtest.vm import Configuration
+from kvtest.vm.machine import VM
 from kvtest.vm.q35 import DISK_SIZE, disk_path
 
 _PORT = 1024
-_DISKS = 8
+DISKS = 8
+"""How many containers a pod has room for."""
 _PATIENCE = 20.0
 # A hung machine is one that does not answer in this time; it is asked this often.
 _ANSWER_SECONDS = 6.0
 _INTERVAL_SECONDS = 2.0
 
 
-def configuration(factory: GuestFactory) -> Configuration:
-    """Return what a pod's machine is made of.
+def _launch(artifacts: Path, name: str) -> VM:
+    """Start the machine: as it was handed over, or as this process finds out."""
+    told = handed_over(os.environ)
+    if told is None:
+        from kvtest.runtime.reference import preparation
 
-    Args:
-        factory: Makes guests.
-    """
-    found = factory.configuration(GuestRequest(image=AGENT_RECIPE), vsock=True)
-    return attrs.evolve(found, disks=_DISKS, transports=frozenset((Transport.VHOST_USER_VSOCK,)))
+        told = preparation.find_out(artifacts)
+    vm = VM(told[0], artifacts / name, name, told[1])
+    vm.launch()
+    return vm
 
 
 class Machine:
@@ -60,7 +58,7 @@ class Machine:
         self._pod = pod
         self._artifacts = artifacts
         self._lost = lost
-        self._guest: Guest | None = None
+        self._vm: VM | None = None
         self._agent: Agent | None = None
         self._problem: KvtestError | None = None
         self._ready = threading.Event()
@@ -68,7 +66,7 @@ class Machine:
         self._look = threading.Event()  # set when there is a reason not to wait until the agent is asked the next time
         self._told = threading.Lock()
         # Whichever was given back last is given out last: a guest lets go of a disk a moment after it has said so.
-        self._free_disks = deque(range(_DISKS))
+        self._free_disks = deque(range(DISKS))
         threading.Thread(target=self._start, name="machine", daemon=True).start()
 
     @property
@@ -84,26 +82,24 @@ class Machine:
         return self._agent
 
     @property
-    def guest(self) -> Guest:
-        """The guest; raises as :attr:`agent` does."""
+    def vm(self) -> VM:
+        """The virtual machine; raises as :attr:`agent` does."""
         _ = self.agent
-        assert self._guest is not None
-        return self._guest
+        assert self._vm is not None
+        return self._vm
 
     @property
     def pid(self) -> int:
         """The process ID of QEMU."""
-        return self.guest.vm.process.pid
+        return self.vm.process.pid
 
     def _start(self) -> None:
         try:
-            factory = GuestFactory(
-                load({}, os.environ, {}, Path("/")).settings, self._artifacts, label=f"pod-{self._pod}"
-            )
-            self._guest = factory.start(configuration(factory))
-            pid = self._guest.vm.process.pid
+            self._vm = _launch(self._artifacts, f"pod-{self._pod}-1")
+            self._vm.boot()
+            pid = self._vm.process.pid
             write_atomically(self._artifacts / MACHINE_FILE, json.dumps({"pid": pid, "start": start_time(pid)}))
-            endpoint = AgentEndpoint(HybridAddress(str(self._guest.vm.hybrid_path), _PORT))
+            endpoint = AgentEndpoint(HybridAddress(str(self._vm.hybrid_path), _PORT))
             self._agent = endpoint.connect(Deadline(_PATIENCE), self._look.set)
             for watch in (self._watch_process, self._watch_health):
                 threading.Thread(target=watch, name=watch.__name__, daemon=True).start()
@@ -116,9 +112,9 @@ class Machine:
 
     def _watch_process(self) -> None:
         poll = select.poll()
-        poll.register(self.guest.vm.process.pidfd, select.POLLIN)
+        poll.register(self.vm.process.pidfd, select.POLLIN)
         poll.poll()
-        self._tell(self.guest.died or "the machine ended")
+        self._tell(self.vm.died or "the machine ended")
 
     def _watch_health(self) -> None:
         while True:
@@ -128,7 +124,7 @@ class Machine:
             try:
                 self.agent.check(_ANSWER_SECONDS)
             except KvtestError as error:
-                self._tell(self.guest.died or f"the agent does not answer: {error.message}")
+                self._tell(self.vm.died or f"the agent does not answer: {error.message}")
                 return
 
     def _tell(self, reason: str) -> None:
@@ -143,8 +139,8 @@ class Machine:
         self._ready.wait()
         if self._agent is not None:
             self._agent.close()
-        if self._guest is not None:
-            self._guest.close()
+        if self._vm is not None:
+            self._vm.close()
 
     # --- Disks
 
@@ -163,9 +159,9 @@ class Machine:
         try:
             disk = self._free_disks.popleft()
         except IndexError:
-            raise HostError(f"a pod of this runtime has room for {_DISKS} containers") from None
+            raise HostError(f"a pod of this runtime has room for {DISKS} containers") from None
         try:
-            with image.open("rb") as source, self.guest.vm.disk(disk).open("r+b") as target:
+            with image.open("rb") as source, self.vm.disk(disk).open("r+b") as target:
                 shutil.copyfileobj(source, target)
         except OSError as error:
             self.eject(disk)
@@ -176,7 +172,7 @@ class Machine:
         """Forget the content of a disk that the guest has let go of, and have it free for another."""
         with contextlib.suppress(OSError):  # gone with its machine
             for size in (0, DISK_SIZE):
-                os.truncate(self.guest.vm.disk(disk), size)
+                os.truncate(self.vm.disk(disk), size)
         self._free_disks.append(disk)
 
     @staticmethod

@@ -1,36 +1,57 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is done before the reference runtime is tested: its template is made, and its shims get our settings."""
+"""What pods' machines are made of, found out once for many shims, or by one that nobody has told."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
 import attrs
 
-from kvtest.harness import GuestFactory
+from kvtest.harness import GuestFactory, GuestRequest
+from kvtest.harness.factory import AGENT_RECIPE
 from kvtest.runtime.installation import Installation
-from kvtest.runtime.reference.machine import configuration
-from kvtest.settings import SETTINGS, Settings
-
-# What makes a pod's machine another one; the rest is of no interest to a shim.
-_PASSED_ON = ("accelerator", "qemu", "memory", "cpus", "cache", "run_directory", "mirror")
-
-
-def make_template(factory: GuestFactory) -> None:
-    """Make the template of pods, if need be: a container's creation does not wait for it."""
-    factory.template(configuration(factory))
+from kvtest.runtime.reference.handover import hand_over
+from kvtest.runtime.reference.machine import DISKS
+from kvtest.settings import load
+from kvtest.transport import Transport
+from kvtest.vm import Configuration
+from kvtest.vm.template import Template
 
 
-def with_settings(installation: Installation, settings: Settings) -> Installation:
-    """Return the installation with our settings in the environment of its shims.
+def configuration(factory: GuestFactory) -> Configuration:
+    """Return what a pod's machine is made of.
+
+    Args:
+        factory: Makes guests.
+    """
+    found = factory.configuration(GuestRequest(image=AGENT_RECIPE), vsock=True)
+    return attrs.evolve(found, disks=DISKS, transports=frozenset((Transport.VHOST_USER_VSOCK,)))
+
+
+@contextlib.contextmanager
+def prepared(installation: Installation, factory: GuestFactory) -> Iterator[Installation]:
+    """Make the template of pods, if need be, and keep it; yields the installation with shims that are told of it.
 
     Args:
         installation: The reference runtime.
-        settings: The settings.
+        factory: Makes guests as the settings say.
     """
-    variables = {
-        SETTINGS[name].variable: SETTINGS[name].render(value)
-        for name in _PASSED_ON
-        if (value := getattr(settings, name)) is not None
-    }
-    variables[SETTINGS["guest_kernel"].variable] = settings.kernel
-    environment = {**installation.profile.environment, **variables}
-    return attrs.evolve(installation, profile=attrs.evolve(installation.profile, environment=environment))
+    found = configuration(factory)
+    template = factory.template(found)
+    environment = {**installation.profile.environment, **hand_over(found, template)}
+    with template.in_use():
+        yield attrs.evolve(installation, profile=attrs.evolve(installation.profile, environment=environment))
+
+
+def find_out(artifacts: Path) -> tuple[Configuration, Template]:
+    """Return what a pod's machine is made of by the environment's settings, and its template, made if need be.
+
+    Args:
+        artifacts: Gets what there is to be seen if one has to be made.
+    """
+    factory = GuestFactory(load({}, os.environ, {}, Path("/")).settings, artifacts)
+    found = configuration(factory)
+    return found, factory.template(found)

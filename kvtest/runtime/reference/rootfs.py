@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from kvtest.errors import HostError
 from kvtest.guest import libc
 from kvtest.host import erofs
+from kvtest.runtime.reference.mounts import unmount
 
 KIND = erofs.KIND
 _FLAGS = {"ro": 0x1, "bind": 0x1000, "rbind": 0x1000 | 0x4000, "rw": 0}  # linux/mount.h
@@ -50,9 +50,3 @@ def _mounted(directory: Path, mounts: Sequence[Any]) -> Iterator[None]:
                 raise HostError(f"could not mount the container's root file system: {error.strerror}") from error
             mounted.callback(unmount, directory)
         yield
-
-
-def unmount(directory: Path) -> None:
-    """Take away everything that is mounted at a directory; nothing need be."""
-    while os.path.ismount(directory):
-        libc.unmount(str(directory))
