@@ -29,7 +29,8 @@ def chosen(loaded: LoadedSettings) -> bool:
 def prepare(loaded: LoadedSettings) -> None:
     """See that the runtime can be run, as far as that does not take a container.
 
-    Where the machine lacks the default runtime, nothing is said: its tests are skipped, with the reason.
+    Where the machine lacks the default runtime, nothing is said: its tests are skipped, with the reason. Our own shim
+    is not tried: it would make the template of its pods, which is done, and told, before the first test of it.
 
     Args:
         loaded: The settings.
@@ -43,7 +44,8 @@ def prepare(loaded: LoadedSettings) -> None:
         if isinstance(error, UsageError) or chosen(loaded):
             raise
         return
-    try_start(installation, loaded.settings.run_directory)
+    if not installation.profile.own or loaded.settings.shim is not None:
+        try_start(installation, loaded.settings.run_directory)
 
 
 def try_start(installation: Installation, base: Path | None = None, within: float = START_SECONDS) -> None:

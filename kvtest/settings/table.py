@@ -198,7 +198,9 @@ class Settings:
         )
     )
     runtime: str = attrs.field(
-        metadata=_about(NameOrFile(), "runc", "Container runtime to test: the name of a profile, or the path of one")
+        metadata=_about(
+            NameOrFile(), "reference", "Container runtime to test: the name of a profile, or the path of one"
+        )
     )
     shim: str | None = attrs.field(
         metadata=_about(

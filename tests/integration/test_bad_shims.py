@@ -61,8 +61,8 @@ def run(
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [
-        (["--shim", "./missing"], "missing, the shim of runc", "--shim takes the path of one"),
-        (["--shim", "no-such-shim"], "there is no no-such-shim, the shim of runc", "--shim takes the path of one"),
+        (["--shim", "./missing"], "missing, the shim of reference", "--shim takes the path of one"),
+        (["--shim", "no-such-shim"], "there is no no-such-shim, the shim of reference", "--shim takes the path of one"),
         (["--shim", "./data"], "is not a program", "chmod +x"),
         (["--shim", "./fails"], "'start' ended with status 4; it said:\nsorry", "run it by hand"),
         (["--runtime", "runcc"], "unknown runtime 'runcc'", "did you mean 'runc'?"),
@@ -109,7 +109,7 @@ def test_under_pytest_what_was_asked_for_is_an_error_and_not_left_out(tmp_path: 
         check=False,
     )
     assert completed.returncode == 1
-    assert "missing, the shim of runc" in completed.stdout
+    assert "missing, the shim of reference" in completed.stdout
     assert "1 error" in completed.stdout
 
 
@@ -117,7 +117,8 @@ def test_a_default_runtime_that_is_not_there_is_left_out_with_the_cure(tmp_path:
     """Whoever has not asked for it gets the other rings, and is told how to get this one."""
     script = (
         "import kvtest.cli, kvtest.runtime.installation, sys\n"
-        "kvtest.runtime.installation.find_program = lambda name: None\n"
+        "find = kvtest.runtime.installation.find_program\n"
+        "kvtest.runtime.installation.find_program = lambda name: None if name == 'mkfs.erofs' else find(name)\n"
         "sys.argv = ['kvtest', 'run', 'runtime', '-k', 'test_a_shim_tells and direct', '-n', '0']\n"
         "kvtest.cli.main()\n"
     )
@@ -127,7 +128,11 @@ def test_a_default_runtime_that_is_not_there_is_left_out_with_the_cure(tmp_path:
     said = completed.stdout + completed.stderr
     assert completed.returncode == 0, said
     assert "1 skipped" in said
-    assert ("not root, which shims need: run it with sudo" if os.geteuid() else "apt-get install") in said
+    assert (
+        "not root, which shims need: run it with sudo"
+        if os.geteuid()
+        else "apt-get install --no-install-recommends erofs-utils"
+    ) in said
 
 
 @needs_root

@@ -68,7 +68,7 @@ def test_defaults(project: Path) -> None:
         cpus=1,
         cache=Path("/home/somebody/.cache/kvtest"),
         results=project / "kvtest-results",
-        runtime="runc",
+        runtime="reference",
         shim=None,
         runtime_config=None,
         pods_in_a_row=None,
