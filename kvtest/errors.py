@@ -251,7 +251,7 @@ class DeadlineExceededError(KvtestError):
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return the hint for a name that does not exist: the nearest valid one, or all of them.
+    """Return the hint for a name that does not exist: the nearest valid one, or all of them, or some of very many.
 
     Args:
         name: What the user wrote.
@@ -263,4 +263,9 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     nearest = difflib.get_close_matches(name, names, n=1)
     if nearest:
         return f"did you mean {nearest[0]!r}?"
+    if len(names) > _MOST_NAMES:
+        return f"known: {', '.join(names[:_MOST_NAMES])}, and {len(names) - _MOST_NAMES} more"
     return f"known: {', '.join(names)}" if names else "there are none"
+
+
+_MOST_NAMES = 40  # in a hint

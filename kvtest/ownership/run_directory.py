@@ -49,7 +49,7 @@ class RunDirectory:
             raise SettingError(
                 f"socket paths in the run directory {parent} would have {length} bytes, "
                 f"the kernel takes {SOCKET_PATH_LIMIT}",
-                hint="use a shorter run_directory, such as /run or /tmp",
+                hint="use a shorter one, such as --run-directory /run or /tmp",
             )
         try:
             parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ class RunDirectory:
         except OSError as error:
             raise SettingError(
                 f"could not make a run directory in {parent}: {error.strerror}",
-                hint="choose another with run_directory",
+                hint="choose another with --run-directory",
             ) from error
 
     def close(self) -> None:

@@ -17,7 +17,9 @@ import pytest
 
 from kvtest.cache.progress import silent
 from kvtest.cache.store import Entry, Store
+from kvtest.deadline import Deadline
 from kvtest.errors import CacheError, ImageError
+from tests.processes import children_of, wait_for_end
 
 ROOT = Path(__file__).parents[3]
 
@@ -128,6 +130,15 @@ def builder_process(store: Store) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
+def crash(process: subprocess.Popen[str]) -> None:
+    """End a builder together with its keeper, which would clear up after it, as a crash of the machine does."""
+    (keeper,) = children_of(process.pid)
+    for pid in (keeper, process.pid):
+        pidfd = os.pidfd_open(pid)
+        os.kill(pid, signal.SIGKILL)
+        assert wait_for_end([pidfd], Deadline(20))
+
+
 def line(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
@@ -154,11 +165,20 @@ def test_a_second_builder_waits_and_finds_the_entry(store: Store) -> None:
         assert line(first) == str(entry.path)
 
 
-def test_a_killed_builder_leaves_no_entry_and_its_rest_goes(store: Store) -> None:
+def test_a_killed_builder_leaves_nothing(store: Store) -> None:
     with builder_process(store) as first:
         assert line(first) == "building"
-        first.send_signal(signal.SIGKILL)
-        first.wait(20)
+        (keeper,) = children_of(first.pid)
+        pidfd = os.pidfd_open(keeper)
+        first.kill()
+        assert wait_for_end([pidfd], Deadline(20))
+    assert visible(store) == []
+
+
+def test_a_builder_that_went_with_the_machine_leaves_no_entry_and_its_rest_goes(store: Store) -> None:
+    with builder_process(store) as first:
+        assert line(first) == "building"
+        crash(first)
     assert store.find("entry") is None
     assert len(visible(store)) == 1
     get(store, Builder())
@@ -178,11 +198,10 @@ def test_prune_keeps_what_is_wanted_and_what_is_being_built(store: Store) -> Non
     assert store.names() == ["entry", "wanted"]
 
 
-def test_prune_removes_what_a_killed_builder_left(store: Store) -> None:
+def test_prune_removes_what_went_with_the_machine(store: Store) -> None:
     with builder_process(store) as first:
         assert line(first) == "building"
-        first.kill()
-        first.wait(20)
+        crash(first)
     assert len(store.prune(lambda name: True)) == 1
     assert visible(store) == []
 
