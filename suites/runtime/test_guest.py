@@ -67,6 +67,7 @@ def test_everybody_learns_of_harm_done_inside(pod: Pod, harm: str, phase: str) -
     pod.events.expect("TaskExit", container.id, status=status, within=bound)
     assert container.state() is Status.STOPPED
     assert container.delete().status == status
+    pod.events.expect("TaskDelete", container.id, within=PATIENCE)  # after whatever else is told of it
     assert len(pod.events.of(container.id, "TaskExit", "")) == 1
 
 

@@ -47,6 +47,7 @@ def test_everybody_learns_that_a_machine_has_ended(pod: Pod, phase: str, number:
     pod.events.expect("TaskExit", container.id, status=status, within=bound)
     assert container.state() is Status.STOPPED
     assert container.delete().status == status
+    pod.events.expect("TaskDelete", container.id, within=PATIENCE)  # after whatever else is told of it
     assert len(pod.events.of(container.id, "TaskExit", "")) == 1
 
 
@@ -69,6 +70,7 @@ def test_an_exit_status_from_before_is_kept(pod: Pod) -> None:
     assert container.wait(pod.profile.detection_bound).status == pod.profile.status_of_lost_vm
     assert ended.wait(PATIENCE).status == 9
     assert ended.delete().status == 9
+    pod.events.expect("TaskDelete", ended.id, within=PATIENCE)  # after whatever else is told of it
     assert len(pod.events.of(ended.id, "TaskExit", "")) == 1
 
 
