@@ -18,7 +18,6 @@ from unittest.mock import patch
 
 from kvtest.errors import ShimError
 from kvtest.guest import libc
-from kvtest.runtime import shim
 from kvtest.runtime.reference import delete as delete_module
 from kvtest.runtime.reference import tasks as tasks_module
 from kvtest.runtime.reference.container import Container
@@ -26,6 +25,7 @@ from kvtest.runtime.reference.machine import Machine
 from kvtest.runtime.reference.process import Process, Status
 from kvtest.runtime.reference.tasks import Tasks
 from tests.saboteurs.registry import Saboteur, register
+from tests.saboteurs.wrapper import REFERENCE, with_wrapped_shim
 
 _ROOT = Path(__file__).parents[2]
 _PODS = "SABOTEUR_PODS"
@@ -40,13 +40,8 @@ def _in_the_shim(*requirements: str) -> Callable[[Callable[[], None]], Saboteur]
             with tempfile.TemporaryDirectory() as directory:
                 customize = Path(directory) / "sitecustomize.py"
                 customize.write_text(f"from {__name__} import BREAKS\nBREAKS[{apply.__name__!r}]()\n")
-                command = shim.Place.command
-
-                def broken(self: shim.Place, *words: str) -> list[str | Path]:
-                    path = f"PYTHONPATH={directory}:{_ROOT}"
-                    return ["/usr/bin/env", path, f"{_PODS}={directory}/pods", *command(self, *words)]
-
-                with patch.object(shim.Place, "command", broken):
+                variables = f"export PYTHONPATH={directory}:{_ROOT} {_PODS}={directory}/pods"
+                with with_wrapped_shim(variables, REFERENCE):
                     yield
 
         BREAKS[apply.__name__] = apply
@@ -158,8 +153,8 @@ def leaves_a_mount() -> None:
 
     def broken(self: Tasks, reason: str) -> None:
         for container in self._containers.values():
-            place = container.bundle.parent / "left"
-            place.mkdir(exist_ok=True)
+            place = container.bundle.parent / f"{container.name}-left"
+            place.mkdir()
             libc.mount("left", str(place), "tmpfs", "")
         lost(self, reason)
 
