@@ -34,3 +34,20 @@ def reach(pod: Pod, phase: str) -> Container:
     if phase == "ended":
         container.wait(PATIENCE)
     return container
+
+
+def live_again(pod: Pod, name: str) -> None:
+    """Have a container live from creation to deletion under an ID that one had before.
+
+    Args:
+        pod: The pod.
+        name: The ID.
+
+    Raises:
+        AssertionError: It has not lived as the first one of its ID would.
+    """
+    again = pod.create(["sh", "-c", "echo again; exit 8"], name=name)
+    again.start()
+    assert again.wait(PATIENCE).status == 8
+    assert again.stdout.read_all(PATIENCE) == b"again\n"
+    again.delete()

@@ -16,7 +16,7 @@ from kvtest import Deadline, Pod, Pods, Status, requirement
 from kvtest.census import Ledger
 from kvtest.errors import DeadlineExceededError, RPCError, StateError
 from kvtest.runtime.neighbours import undisturbed
-from kvtest.runtime.phases import FOREVER, PATIENCE, PHASES, reach
+from kvtest.runtime.phases import FOREVER, PATIENCE, PHASES, live_again, reach
 
 BOUND = 1.0  # seconds until calls under way have failed, of the requirement
 
@@ -138,12 +138,8 @@ def test_an_id_can_be_used_again_at_once(pod: Pod) -> None:
     pod.shim.kill()
     pod.events.expect("TaskDelete", container.id, within=pod.profile.cleanup_bound)
     pod.forget_lost(container)
-    again = pod.create(["sh", "-c", "echo again; exit 8"], name=container.id)
-    again.start()
+    live_again(pod, container.id)
     assert pod.shim.pid != first
-    assert again.wait(PATIENCE).status == 8
-    assert again.stdout.read_all(PATIENCE) == b"again\n"
-    again.delete()
 
 
 @requirement("RUNTIME-CLEANUP-006")

@@ -19,7 +19,7 @@ from kvtest.census import Ledger
 from kvtest.errors import NotOfferedError
 from kvtest.runtime.console import Console
 from kvtest.runtime.neighbours import undisturbed
-from kvtest.runtime.phases import FOREVER, PATIENCE, reach
+from kvtest.runtime.phases import FOREVER, PATIENCE, live_again, reach
 
 HARMS: dict[str, Callable[[Console], None]] = {
     "agent-killed": lambda console: console.signal_agent(signal.SIGKILL),
@@ -67,6 +67,7 @@ def test_everybody_learns_of_harm_done_inside(pod: Pod, harm: str, phase: str) -
     pod.events.expect("TaskExit", container.id, status=status, within=bound)
     assert container.state() is Status.STOPPED
     assert container.delete().status == status
+    pod.events.expect("TaskDelete", container.id, within=PATIENCE)  # after whatever else is told of it
     assert len(pod.events.of(container.id, "TaskExit", "")) == 1
 
 
@@ -94,11 +95,7 @@ def test_the_id_of_what_was_harmed_inside_can_be_used_again(pod: Pod) -> None:
     with harmed(pod, "agent-killed"):
         assert container.wait(pod.profile.detection_bound).status == pod.profile.status_of_lost_vm
     container.delete()
-    again = pod.create(["sh", "-c", "echo again; exit 8"], name=container.id)
-    again.start()
-    assert again.wait(PATIENCE).status == 8
-    assert again.stdout.read_all(PATIENCE) == b"again\n"
-    again.delete()
+    live_again(pod, container.id)
 
 
 @requirement("RUNTIME-VM-015")

@@ -12,7 +12,7 @@ import pytest
 from kvtest import Container, Pod, Pods, Status, requirement
 from kvtest.census import Ledger
 from kvtest.runtime.neighbours import undisturbed
-from kvtest.runtime.phases import FOREVER, PATIENCE, reach
+from kvtest.runtime.phases import FOREVER, PATIENCE, live_again, reach
 
 BOTH = ("machine first", "shim first")
 ONCE = 1.0  # seconds in which a process that answers would have done so
@@ -47,6 +47,7 @@ def test_everybody_learns_that_a_machine_has_ended(pod: Pod, phase: str, number:
     pod.events.expect("TaskExit", container.id, status=status, within=bound)
     assert container.state() is Status.STOPPED
     assert container.delete().status == status
+    pod.events.expect("TaskDelete", container.id, within=PATIENCE)  # after whatever else is told of it
     assert len(pod.events.of(container.id, "TaskExit", "")) == 1
 
 
@@ -69,6 +70,7 @@ def test_an_exit_status_from_before_is_kept(pod: Pod) -> None:
     assert container.wait(pod.profile.detection_bound).status == pod.profile.status_of_lost_vm
     assert ended.wait(PATIENCE).status == 9
     assert ended.delete().status == 9
+    pod.events.expect("TaskDelete", ended.id, within=PATIENCE)  # after whatever else is told of it
     assert len(pod.events.of(ended.id, "TaskExit", "")) == 1
 
 
@@ -136,11 +138,7 @@ def test_the_id_of_a_lost_container_can_be_used_again(pod: Pod) -> None:
     end_machine(pod)
     assert container.wait(pod.profile.detection_bound).status == pod.profile.status_of_lost_vm
     container.delete()
-    again = pod.create(["sh", "-c", "echo again; exit 8"], name=container.id)
-    again.start()
-    assert again.wait(PATIENCE).status == 8
-    assert again.stdout.read_all(PATIENCE) == b"again\n"
-    again.delete()
+    live_again(pod, container.id)
 
 
 @requirement("RUNTIME-VM-007")

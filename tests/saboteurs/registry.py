@@ -13,7 +13,9 @@ It is in any module of this package. One that is not a function of this process,
 told to break something, is made known with :func:`register`.
 
 ``rings/NAME.py`` is the table of the ring ``suites/NAME``, which joins by having it. Tests of one file that need other
-options than the rest have a table of their own: ``rings/NAME_FILE.py`` is that of ``suites/NAME/test_FILE.py``.
+options than the rest, or much time, have a table of their own: ``rings/NAME_FILE.py`` is that of
+``suites/NAME/test_FILE.py``, and ``rings/NAME_FILE_WORD.py`` that of those among them that have WORD, such as a driver,
+among their parameters.
 
 - ``FAULTS`` says which saboteur is at work in which test. A test without one is left out of the runs with saboteurs.
 - ``EVERY_TEST = True`` promises that there is no such test.
@@ -172,14 +174,16 @@ def faults_of(test: str, table: Sequence[Fault]) -> list[Fault]:
 
 
 def table_of(test: str) -> str:
-    """Return the table of a test: that of its file, or else that of its ring.
+    """Return the table of a test: that of its file and a parameter, or else that of its file, or else that of its ring.
 
     Args:
         test: Its node ID.
     """
-    ring = ring_of(test)
-    own = f"{ring}_{Path(test.partition('::')[0]).stem.removeprefix('test_')}"
-    return own if own in tables() else ring
+    file, _, name = test.partition("::")
+    own = f"{ring_of(test)}_{Path(file).stem.removeprefix('test_')}"
+    words = name.partition("[")[2].removesuffix("]").split("-")
+    there = tables()
+    return next((table for table in (*(f"{own}_{word}" for word in words), own) if table in there), ring_of(test))
 
 
 def ring_of(test: str) -> str:

@@ -12,7 +12,7 @@ from unittest.mock import patch
 from kvtest.runtime.containerd import ContainerdBackend
 from kvtest.runtime.direct import DirectBackend
 from tests.saboteurs.registry import breaks
-from tests.saboteurs.shims import with_wrapped_shim
+from tests.saboteurs.wrapper import with_wrapped_shim
 
 
 @contextlib.contextmanager

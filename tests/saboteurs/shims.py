@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import tempfile
@@ -23,30 +22,13 @@ from kvtest.runtime.sink import EventService
 from kvtest.runtime.tasks import Streams
 from tests.saboteurs.registry import breaks
 from tests.saboteurs.wire import Fault, asked, between
+from tests.saboteurs.wrapper import with_wrapped_shim
 
 _STATE = "/run/containerd/runc/kvtest"
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
 # --- Wrappers around the shim
-
-
-@contextlib.contextmanager
-def with_wrapped_shim(script: str) -> Iterator[None]:
-    """Run a script in place of the shim: SHIM is the real one, ID the container, COMMAND start or delete."""
-    real = shutil.which("containerd-shim-runc-v2")
-    with tempfile.TemporaryDirectory() as directory:
-        program = Path(directory) / "containerd-shim-broken-v2"
-        head = f'#!/bin/sh\nSHIM={real}\nfor COMMAND; do test "$LAST" = -id && ID=$COMMAND; LAST=$COMMAND; done\n'
-        program.write_text(f'{head}{script}\nexec $SHIM "$@"\n')
-        program.chmod(0o700)
-        find = shim.Place.command
-
-        def command(self: shim.Place, *words: str) -> list[str | Path]:
-            return [program, *find(self, *words)[1:]]
-
-        with patch.object(shim.Place, "command", command):
-            yield
 
 
 def _on_delete(script: str) -> contextlib.AbstractContextManager[None]:
@@ -61,7 +43,7 @@ def tells_an_address_of_nobody() -> Iterator[None]:
         yield
 
 
-@breaks("RUNTIME-CLEANUP-001")
+@breaks("RUNTIME-CLEANUP-001", "RUNTIME-RECOVER-002")
 @contextlib.contextmanager
 def deletes_nothing() -> Iterator[None]:
     """Delete leaves the container running."""

@@ -77,16 +77,16 @@ FAULTS = [
     # Under containerd
     Fault(
         "test_failure::test_everything_goes_with_the_shim*containerd-SIGKILL-running]",
-        containerd.deletes_nothing,
+        shims.deletes_nothing,
         "left behind",
     ),
     Fault(
         "test_failure::test_the_end_is*containerd-SIGKILL-running]",
-        containerd.deletes_with_another_status,
+        shims.deletes_with_another_status,
         "exit status 0 and not 137",
     ),
     Fault("test_recovery::test_a_container_goes*", containerd.dies_with_containerd, "Broken pipe"),
     Fault("test_recovery::test_a_container_is_found*[running-*", containerd.dies_with_containerd, "not found"),
     Fault("test_recovery::test_an_exit_status*", containerd.dies_with_containerd, "Broken pipe"),
-    Fault("test_recovery::test_what_has_died*[running-*", containerd.deletes_nothing, "left behind"),
+    Fault("test_recovery::test_what_has_died*[running-*", shims.deletes_nothing, "left behind"),
 ]

@@ -105,3 +105,9 @@ def test_the_ring_of_a_test_is_its_directory() -> None:
 def test_a_file_can_have_a_table_of_its_own() -> None:
     assert table_of("suites/runtime/test_machine.py::test_x") == "runtime_machine"
     assert table_of("suites/runtime/test_failure.py::test_x[a/b]") == "runtime"
+
+
+def test_so_can_those_of_its_tests_that_have_a_parameter() -> None:
+    assert table_of("suites/runtime/test_machine.py::test_x[1-containerd-a]") == "runtime_machine_containerd"
+    assert table_of("suites/runtime/test_machine.py::test_x[1-direct-a]") == "runtime_machine"
+    assert table_of("suites/runtime/test_failure.py::test_x[containerd]") == "runtime"
