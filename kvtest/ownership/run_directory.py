@@ -27,6 +27,8 @@ from kvtest.ownership.owner import current_keeper
 SOCKET_PATH_LIMIT = 107
 _LONGEST_NAME = "vsock_4294967295"
 _PREFIX = "kvtest-"
+PATTERN = f"{_PREFIX}*"
+"""What the names of run directories match, as do others."""
 _NAME = re.compile(rf"{_PREFIX}[0-9a-f]{{8}}")
 _MODE = 0o700
 _made: set[Path] = set()  # by this process; what has gone is taken out when somebody looks
@@ -98,7 +100,7 @@ def left_behind(base: Path) -> Iterator[Path]:
     Args:
         base: Where to look; need not exist.
     """
-    for path in sorted(base.glob(f"{_PREFIX}*")) if base.is_dir() else []:
+    for path in sorted(base.glob(PATTERN)) if base.is_dir() else []:
         if not _NAME.fullmatch(path.name):  # a project may have directories whose names begin so
             continue
         try:

@@ -12,6 +12,7 @@ import attrs
 
 from kvtest.harness import GuestFactory, GuestRequest
 from kvtest.harness.factory import AGENT_RECIPE
+from kvtest.ownership import RunDirectory, run_directory
 from kvtest.runtime.installation import Installation
 from kvtest.runtime.reference.handover import hand_over
 from kvtest.runtime.reference.machine import DISKS
@@ -41,9 +42,16 @@ def prepared(installation: Installation, factory: GuestFactory) -> Iterator[Inst
     """
     found = configuration(factory)
     template = factory.template(found)
-    environment = {**installation.profile.environment, **hand_over(found, template)}
-    with template.in_use():
-        yield attrs.evolve(installation, profile=attrs.evolve(installation.profile, environment=environment))
+    profile = installation.profile
+    # The shims' run directories are in one of ours: there they are seen, and go if a shim is killed with its keeper.
+    with template.in_use(), RunDirectory(factory.settings.run_directory) as directory:
+        told = hand_over(attrs.evolve(found, run_directory=directory.path), template)
+        profile = attrs.evolve(
+            profile,
+            environment={**profile.environment, **told},
+            owns=(*profile.owns, str(directory.path / run_directory.PATTERN)),
+        )
+        yield attrs.evolve(installation, profile=profile)
 
 
 def find_out(artifacts: Path) -> tuple[Configuration, Template]:
