@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kvtest.start import AgentDisk
 from kvtest.transport import VSOCKS, Transport
 from kvtest.vm.accelerator import Accelerator
-from kvtest.vm.command_line import CommandLine, Group, Option, option, raw
-from kvtest.vm.configuration import ColdBoot, Configuration, Restore
+from kvtest.vm.command_line import CommandLine, Group, Option, Value, option, raw
+from kvtest.vm.configuration import ColdBoot, Configuration, Disk, Restore
 from kvtest.vsock.reservation import ReservedCid
 
 CONTROL_PORT = "org.kvtest.control"
@@ -56,7 +57,10 @@ def command_line(
         start: Whether it boots, or goes on where a template was frozen.
         reserved: Its address, if the host's kernel has its vsock device.
     """
-    groups = [_machine(configuration, name, start), _boot(configuration, start), _channels(directory, console)]
+    groups = [_machine(configuration, name, start), _boot(configuration, start), _console(directory, console)]
+    groups.append(_ports(configuration, directory))
+    if configuration.disk is not None:
+        groups.append(_disk(configuration.disk))
     # A machine that is restored has the devices that were frozen; no vsock is among them, so it is plugged in.
     if VSOCKS & configuration.transports and isinstance(start, ColdBoot):
         groups.append(_vsock(directory) if reserved is None else _kernel_vsock(reserved))
@@ -168,29 +172,45 @@ def _boot(configuration: Configuration, start: ColdBoot | Restore) -> Group:
                 option("mon", chardev="restore", mode="control"),
             ),
         )
-    return Group(
-        "boot",
-        (
-            raw("kernel", configuration.kernel),
-            raw("initrd", configuration.initramfs),
-            raw("append", " ".join(words)),
-        ),
-    )
+    initrd = [] if configuration.initramfs is None else [raw("initrd", configuration.initramfs)]
+    return Group("boot", (raw("kernel", configuration.kernel), *initrd, raw("append", " ".join(words))))
 
 
-def _channels(directory: Path, console: Path) -> Group:
+def _console(directory: Path, console: Path) -> Group:
     return Group(
-        "console, monitor, control",
+        "console, monitor",
         (
             option("chardev", "file", id="console", path=console.absolute()),
             raw("serial", "chardev:console"),
             option("chardev", "socket", id="monitor", path=directory / MONITOR_SOCKET),
             option("mon", chardev="monitor", mode="control"),
-            option("device", "virtio-serial-pci", id="ports"),
+        ),
+    )
+
+
+def _ports(configuration: Configuration, directory: Path) -> Group:
+    bus = option("device", "virtio-serial-pci", id="ports")
+    if not configuration.controlled:
+        return Group("virtio-serial", (bus,))
+    return Group(
+        "control",
+        (
+            bus,
             option("chardev", "socket", id="control", path=directory / CONTROL_SOCKET),
             option("device", "virtserialport", bus="ports.0", nr=1, chardev="control", name=CONTROL_PORT),
         ),
     )
+
+
+def _disk(disk: Disk) -> Group:
+    """Return the options of a disk; the first of its kind, so that its name in the guest is known."""
+    drive: dict[str, Value] = {"if": "none", "id": "disk", "format": "raw", "file": disk.image, "readonly": True}
+    device = (
+        option("device", "nvme", drive="disk", serial="kvtest")
+        if disk.kind is AgentDisk.NVME
+        else option("device", "virtio-blk-pci", drive="disk")
+    )
+    return Group("disk", (Option("drive", "", drive), device))
 
 
 def _vsock(directory: Path) -> Group:
