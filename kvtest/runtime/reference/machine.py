@@ -21,7 +21,7 @@ from kvtest.runtime.agent import Agent, AgentEndpoint
 from kvtest.runtime.agent_address import HybridAddress
 from kvtest.runtime.reference.arguments import start_time
 from kvtest.runtime.reference.state import MACHINE_FILE
-from kvtest.settings import load
+from kvtest.settings import Settings, load
 from kvtest.transport import Transport
 from kvtest.vm import Configuration
 from kvtest.vm.q35 import disk_path, plug_disk
@@ -32,6 +32,17 @@ _PATIENCE = 20.0
 # A hung machine is one that does not answer in this time; it is asked this often.
 _ANSWER_SECONDS = 6.0
 _INTERVAL_SECONDS = 2.0
+
+
+def factory_of_pods(settings: Settings, artifacts: Path, label: str) -> GuestFactory:
+    """Return what makes pods' machines: with the reference agent beside our control daemon, whichever is under test.
+
+    Args:
+        settings: The settings.
+        artifacts: Gets a directory for each machine.
+        label: The beginning of their names.
+    """
+    return GuestFactory(attrs.evolve(settings, agent=None, agent_start=None), artifacts, label)
 
 
 def configuration(factory: GuestFactory) -> Configuration:
@@ -94,9 +105,8 @@ class Machine:
 
     def _start(self) -> None:
         try:
-            factory = GuestFactory(
-                load({}, os.environ, {}, Path("/")).settings, self._artifacts, label=f"pod-{self._pod}"
-            )
+            settings = load({}, os.environ, {}, Path("/")).settings
+            factory = factory_of_pods(settings, self._artifacts, f"pod-{self._pod}")
             self._guest = factory.start(configuration(factory))
             pid = self._guest.vm.process.pid
             write_atomically(self._artifacts / MACHINE_FILE, json.dumps({"pid": pid, "start": start_time(pid)}))

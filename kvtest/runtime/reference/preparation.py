@@ -7,7 +7,7 @@ import attrs
 
 from kvtest.harness import GuestFactory
 from kvtest.runtime.installation import Installation
-from kvtest.runtime.reference.machine import configuration
+from kvtest.runtime.reference.machine import configuration, factory_of_pods
 from kvtest.settings import SETTINGS, Settings
 
 # What makes a pod's machine another one; the rest is of no interest to a shim.
@@ -16,7 +16,8 @@ _PASSED_ON = ("accelerator", "qemu", "memory", "cpus", "cache", "run_directory",
 
 def make_template(factory: GuestFactory) -> None:
     """Make the template of pods, if need be: a container's creation does not wait for it."""
-    factory.template(configuration(factory))
+    pods = factory_of_pods(factory.settings, factory.artifacts, "pod")
+    pods.template(configuration(pods))
 
 
 def with_settings(installation: Installation, settings: Settings) -> Installation:
