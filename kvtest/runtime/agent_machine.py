@@ -23,6 +23,7 @@ from kvtest.vm import VM, Configuration
 from kvtest.vm.configuration import Disk
 
 PORT = 1024
+_ENOUGH_FAILURES = 2  # each takes a whole boot, and there may be hundreds of tests
 
 
 class AgentMachine(RunningMachine):
@@ -78,7 +79,7 @@ class AgentMachines:
         self._settings = factory.settings
         self._progress = progress
         self._whole: WholeGuest | None = None
-        self._problems: dict[Configuration, BootError] = {}
+        self._failures: dict[Configuration, list[BootError]] = {}
 
     def prepare(self) -> None:
         """Look at the files of a whole guest, once, and at what its agent needs from its kernel.
@@ -137,16 +138,18 @@ class AgentMachines:
             configuration: What it is made of.
 
         Raises:
-            BootError: It never did. Whoever asks again is told the same at once.
+            BootError: It never did. When that has happened twice running, whoever asks again is told so at once.
         """
-        if configuration in self._problems:
-            raise self._problems[configuration]
+        failures = self._failures.setdefault(configuration, [])
+        if len(failures) >= _ENOUGH_FAILURES:
+            raise failures[0]
         vm = self._factory.machine(configuration)
         try:
             endpoint = _boot(vm, self._settings.request_timeout)
         except BootError as error:
-            self._problems[configuration] = error
+            failures.append(error)
             raise
+        failures.clear()
         try:
             endpoint = endpoint.in_its_version()
             if self._whole is not None:

@@ -158,8 +158,10 @@ def _memory(configuration: Configuration, start: ColdBoot | Restore) -> Option:
 
 def _boot(configuration: Configuration, start: ColdBoot | Restore) -> Group:
     # panic=-1 with -no-reboot: a panic ends QEMU at once. The self-tests of ciphers take a fifth of a boot under TCG,
-    # and mitigations another: the detours that they make of indirect jumps are what TCG is worst at.
+    # and mitigations another: the detours that they make of indirect jumps are what TCG is worst at. The kernel's check
+    # of its timer counts what comes in while it turns in a loop, and panics where the host has no time for QEMU.
     words = ["console=ttyS0", "quiet", "panic=-1", "oops=panic", "cryptomgr.notests", "mitigations=off"]
+    words += ["no_timer_check"]
     words += configuration.kernel_arguments
     if isinstance(start, Restore):
         return Group(
