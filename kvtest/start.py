@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How guests start, as a user asks for it."""
+"""How guests and what is in them start, as a user asks for it."""
 
 from __future__ import annotations
 
@@ -22,3 +22,20 @@ class GuestStart(StrEnum):
     """One guest boots and is frozen; every other goes on from there, in a tenth of a second."""
     BOOT = "boot"
     """Every guest boots by itself."""
+
+
+class AgentStart(StrEnum):
+    """What a guest agent is in its guest."""
+
+    SERVICE = "service"
+    """Started by kvtest's init, beside the control daemon."""
+    INIT = "init"
+    """The first process, as in a Kata initrd; nothing of kvtest's runs in the guest."""
+
+
+class AgentDisk(StrEnum):
+    """What a whole image of a guest is to its guest."""
+
+    VIRTIO_BLK = "virtio-blk"
+    NVME = "nvme"
+    """For kernels that have virtio-blk as a module only."""

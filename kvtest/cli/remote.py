@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # What is about this machine, and has a place of its own on the other.
 _OURS = ("cache", "results", "ssh_key", "ssh_known_hosts")
 # What names files of this machine, which are not brought.
-_FILES = ("agent", "requirements")
+_FILES = ("agent", "agent_kernel", "agent_initrd", "agent_image", "requirements")
 # What names something that kvtest brings, or a file.
 _NAMES = ("guest_kernel", "guest_image", "runtime")
 

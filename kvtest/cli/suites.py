@@ -26,6 +26,9 @@ from kvtest.report import Results
 from kvtest.report.directory import results_of_one_run
 from kvtest.resources import suites_directory
 from kvtest.runtime import preflight
+from kvtest.runtime.agent_machine import AgentMachines
+from kvtest.runtime.agent_place import AgentPlace, agent_place
+from kvtest.settings import Settings
 
 
 @with_settings()
@@ -66,6 +69,9 @@ def run(
     if workers is not None and workers != "auto" and not workers.isdecimal():
         raise SettingError(f"-n {workers}: the number of workers is a number, or auto")
     if host:
+        if agent_place(settings) is AgentPlace.INIT:
+            hint = "install kvtest there and run it there"
+            raise UsageError(f"--host {host[0]}: an agent is init in guests of this machine only", hint=hint)
         chosen = [*(["-k", keyword] if keyword else []), *(["-x"] if exit_first else []), *(["-v"] if verbose else [])]
         with results_of_one_run(settings.results), _stopped_by_sigterm():
             raise typer.Exit(run_on_each(host, loaded, given, what or [], chosen, workers or ""))
@@ -78,7 +84,7 @@ def run(
         *("-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"),
         *targets,
     ]
-    seen = _look_at(selection)
+    seen = _look_at(selection, settings)
     how = [
         *("-n", str(workers_for(seen.tests, settings.memory, workers))),
         *(["-x"] if exit_first else []),
@@ -87,8 +93,11 @@ def run(
     watcher = _Watcher()
     with results_of_one_run(settings.results), _stopped_by_sigterm():
         # Before pytest starts, so that whatever is wrong with this machine is one message and not one per test.
+        factory = GuestFactory(settings, settings.results / "guests", progress=progress)
         if seen.guests:
-            GuestFactory(settings, settings.results / "guests", progress=progress).prepare()
+            factory.prepare()
+        if seen.agents:
+            AgentMachines(factory, progress).try_out()
         if seen.pods:
             preflight.prepare(loaded)
         status = pytest.main([*how, *selection], plugins=[watcher])
@@ -111,21 +120,34 @@ def workers_for(tests: int, memory: int, asked: str | None = None) -> int:
 
 
 class _Counter:
-    """Counts the tests of a session, those of ours, and those that want a guest or a runtime."""
+    """Counts the tests of a session, those of ours, and those that want a guest, an agent's machine, or a runtime."""
 
     tests = 0
     ours = 0
     guests = 0
+    agents = 0
     pods = 0
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self.tests = len(session.items)
         self.ours = sum(map(is_ours, session.items))
-        self.guests, self.pods = (sum(uses(item, name) for item in session.items) for name in ("guest", "runtime"))
+        self.pods = sum(uses(item, "runtime") for item in session.items)
+        with_agent = [item for item in session.items if uses(item, "endpoint")]
+        place = agent_place(self._settings) if with_agent else AgentPlace.SERVICE
+        self.agents = len(with_agent) if place.bare else 0
+        others = [item for item in session.items if uses(item, "guest") and not uses(item, "endpoint")]
+        self.guests = len(others) + (len(with_agent) if place is AgentPlace.SERVICE else 0)
 
 
-def _look_at(selection: list[str]) -> _Counter:
+def _look_at(selection: list[str], settings: Settings) -> _Counter:
     """Collect the tests in this process: what is wrong with them is told better here than by workers.
+
+    Args:
+        selection: Options and arguments of pytest.
+        settings: The settings of the run.
 
     Returns:
         What there is.
@@ -133,7 +155,7 @@ def _look_at(selection: list[str]) -> _Counter:
     Raises:
         UsageError: pytest refuses the selection, or a marker of a test; or there is no test of ours.
     """
-    said, counter = io.StringIO(), _Counter()
+    said, counter = io.StringIO(), _Counter(settings)
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         status = pytest.main(["--collect-only", "-q", "-n", "0", *selection], plugins=[counter])
     if status == pytest.ExitCode.INTERRUPTED:  # pytest has caught it, and there is a run to come

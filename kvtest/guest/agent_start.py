@@ -9,6 +9,7 @@ import select
 import signal
 import time
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from kvtest.guest.inventory import vsock_sockets
 
@@ -20,6 +21,25 @@ _NAMESPACES = ("ipc", "mnt", "net", "pid", "uts")
 _CONTROLLERS = ("cpu", "memory", "pids")
 
 
+class Description(NamedTuple):
+    """What an image says of its agent.
+
+    Args:
+        name: What it is called in messages.
+        argv: Its program and arguments.
+    """
+
+    name: str
+    argv: list[str]
+
+
+def description() -> Description:
+    """Return what the image says of its agent."""
+    with open(DESCRIPTION, encoding="utf-8") as stream:
+        said = json.load(stream)
+    return Description(str(said["name"]), [str(word) for word in said["argv"]])
+
+
 class Agent:
     """An agent that runs.
 
@@ -28,12 +48,8 @@ class Agent:
     """
 
     def __init__(self) -> None:
-        with open(DESCRIPTION, encoding="utf-8") as stream:
-            description = json.load(stream)
-        self.name = str(description["name"])
-        argv = [str(word) for word in description["argv"]]
-        for missing in _missing():
-            raise RuntimeError(f"this kernel has no {missing}, which {self.name} needs for containers")
+        self.name, argv = description()
+        check_kernel(self.name)
         try:
             self.pid = os.posix_spawn(argv[0], argv, {**os.environ, "RUST_BACKTRACE": "1"})
         except OSError as error:
@@ -79,6 +95,19 @@ def ending(status: int) -> str:
     """Return a wait status in words."""
     code = os.waitstatus_to_exitcode(status)
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
+
+
+def check_kernel(name: str) -> None:
+    """Look whether the kernel has what containers need.
+
+    Args:
+        name: What the agent is called in messages.
+
+    Raises:
+        RuntimeError: It has not.
+    """
+    for missing in _missing():
+        raise RuntimeError(f"this kernel has no {missing}, which {name} needs for containers")
 
 
 def _missing() -> Iterator[str]:

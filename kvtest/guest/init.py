@@ -7,42 +7,25 @@ the kernel: a guest that cannot be controlled must not linger.
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import socket
 import struct
-import sys
 
-from kvtest.guest import agent_start, libc
+from kvtest.guest import agent_start, early, libc
 from kvtest.guest.daemon import Daemon
 from kvtest.guest.messages import CONTROL_PORT
 from kvtest.guest.ports import Ports
-
-_MOUNTS = (
-    ("proc", "/proc", "proc", ""),
-    ("sysfs", "/sys", "sysfs", ""),
-    ("devtmpfs", "/dev", "devtmpfs", "mode=0755"),
-    ("devpts", "/dev/pts", "devpts", "mode=0620,ptmxmode=0666"),
-    ("tmpfs", "/dev/shm", "tmpfs", "mode=1777"),
-    ("tmpfs", "/run", "tmpfs", "mode=0755"),
-    ("tmpfs", "/tmp", "tmpfs", "mode=1777"),
-    ("cgroup2", "/sys/fs/cgroup", "cgroup2", ""),
-)
-# The kernel would gather its memory statistics each second, and with an unlucky template every clone begins with that.
-_SYSTEM_SETTINGS = {"vm/stat_interval": "3600"}
-_MODULES = "/etc/kvtest/modules"
-_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "TERM": "linux", "LANG": "C.UTF-8"}
 
 
 def main() -> None:
     """Be the first process; never returns while the guest runs."""
     try:
-        os.environ.update(_ENVIRONMENT)
+        os.environ.update(early.ENVIRONMENT)
         os.chdir("/")
-        _mount()
-        _configure()
-        _load_modules()
+        early.mount_all()
+        early.configure()
+        early.load_modules()
         _raise_loopback()
         ports = Ports()
         channel = os.open(ports.wait(CONTROL_PORT), os.O_RDWR | os.O_CLOEXEC)
@@ -56,34 +39,7 @@ def main() -> None:
         ports.close()
         _supervise(daemon, agent)
     except BaseException as error:
-        _die(f"{type(error).__name__}: {error}")
-
-
-def _mount() -> None:
-    for source, target, kind, data in _MOUNTS:
-        os.makedirs(target, exist_ok=True)
-        try:
-            libc.mount(source, target, kind, data)
-        except OSError as error:
-            if error.errno != errno.EBUSY:  # the kernel has mounted it already
-                raise
-
-
-def _configure() -> None:
-    for name, value in _SYSTEM_SETTINGS.items():
-        with open(f"/proc/sys/{name}", "w", encoding="ascii") as stream:
-            stream.write(value)
-
-
-def _load_modules() -> None:
-    with open(_MODULES, encoding="utf-8") as stream:
-        paths = stream.read().split()
-    if paths:
-        # One process for all: starting one takes longer than loading a module.
-        names = [os.path.basename(path).removesuffix(".ko") for path in paths]
-        status = os.spawnv(os.P_WAIT, "/usr/sbin/modprobe", ["modprobe", "--all", *names])
-        if status != 0:
-            raise RuntimeError(f"modprobe {' '.join(names)} exited with status {status}")
+        early.give_up(f"{type(error).__name__}: {error}")
 
 
 def _raise_loopback() -> None:
@@ -116,12 +72,6 @@ def _supervise(daemon: int, agent: agent_start.Agent | None) -> None:
     while True:
         pid, status = os.wait()
         if pid == daemon:
-            _die(f"the control daemon {agent_start.ending(status)}")
+            early.give_up(f"the control daemon {agent_start.ending(status)}")
         if agent is not None and pid == agent.pid:
             print(f"kvtest: {agent.name} {agent_start.ending(status)}", flush=True)
-
-
-def _die(reason: str) -> None:
-    print(f"kvtest-init: {reason}", flush=True)
-    sys.stderr.flush()
-    os._exit(1)

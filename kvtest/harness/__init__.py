@@ -4,6 +4,7 @@
 from kvtest.harness.factory import GuestFactory
 from kvtest.harness.guest import Guest
 from kvtest.harness.request import GuestRequest, Scope
+from kvtest.harness.running import RunningMachine
 from kvtest.harness.shared import SharedGuests
 
-__all__ = ["Guest", "GuestFactory", "GuestRequest", "Scope", "SharedGuests"]
+__all__ = ["Guest", "GuestFactory", "GuestRequest", "RunningMachine", "Scope", "SharedGuests"]

@@ -3,20 +3,19 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
 
 from kvtest.errors import KvtestError
-from kvtest.harness.guest import Guest
+from kvtest.harness.running import RunningMachine
 
 _PATIENCE = 2.0  # seconds for each question; whoever does not answer in time has answered too
 _CONSOLE_LINES = 40
 
 
-def diagnose(guest: Guest | None) -> Iterator[str]:
+def diagnose(guest: RunningMachine | None) -> Iterator[str]:
     """Yield the state of this process's threads and of a guest, a section at a time.
 
     Never raises: what cannot be learnt is said in its section.
@@ -29,7 +28,7 @@ def diagnose(guest: Guest | None) -> Iterator[str]:
         sections += [
             (f"machine {guest.vm.name}", lambda: guest.died or f"{guest.vm.state}, {guest.vm.process.ending}"),
             ("QEMU's monitor", lambda: _monitor(guest)),
-            ("control daemon", lambda: json.dumps(guest.control.state(_PATIENCE), indent=2)),
+            (guest.inhabitant, lambda: guest.state(_PATIENCE)),
             ("vsock device", lambda: _device(guest)),
             ("console", lambda: guest.vm.console.tail(_CONSOLE_LINES)),
         ]
@@ -55,14 +54,14 @@ def _learnt(question: Callable[[], str]) -> str:
         return f"could not be learnt: {type(error).__name__}: {error}"
 
 
-def _monitor(guest: Guest) -> str:
+def _monitor(guest: RunningMachine) -> str:
     monitor = guest.vm.monitor
     status = monitor.execute("query-status", deadline=_PATIENCE)
     events = [f"{event['event']} {event.get('data', '')}" for event in monitor.events[-5:]]
     return "\n".join([f"status: {status.get('status')}", *events])
 
 
-def _device(guest: Guest) -> str:
+def _device(guest: RunningMachine) -> str:
     device = guest.vm.vsock_device
     if device is None:
         return "there is none"

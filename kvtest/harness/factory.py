@@ -17,7 +17,7 @@ from kvtest.host.memory import available_memory
 from kvtest.image import Image, ImageCache
 from kvtest.ownership import RunDirectory
 from kvtest.settings import Settings
-from kvtest.start import GuestStart
+from kvtest.start import AgentStart, GuestStart
 from kvtest.transport import VSOCKS, Transport
 from kvtest.vm import QEMU, VM, Configuration, State
 from kvtest.vm.accelerator import Decision, decide
@@ -55,6 +55,11 @@ class GuestFactory:
         self._decision: Decision | None = None
         self._ahead: tuple[Configuration, VM] | None = None
 
+    def with_our_agent(self) -> GuestFactory:
+        """Return one whose guests have the reference agent beside our control daemon, whichever is under test."""
+        settings = attrs.evolve(self.settings, agent=None, agent_start=None)
+        return GuestFactory(settings, self.artifacts, self._label, self._progress)
+
     @property
     def qemu(self) -> QEMU:
         """The QEMU in use."""
@@ -70,9 +75,14 @@ class GuestFactory:
         name = (kernel or self.settings.kernel, recipe or self.settings.guest_image)
         if name not in self._images or not self._images[name].initramfs.exists():  # somebody may have removed it
             cache = ImageCache(self.settings.cache, self.settings.mirror)
-            agent = self.settings.agent if recipe == AGENT_RECIPE else None
-            self._images[name] = cache.ensure(*name, self._progress, agent=agent)
+            ours = recipe == AGENT_RECIPE
+            agent, start = (self.settings.agent, self.settings.agent_start) if ours else (None, None)
+            self._images[name] = cache.ensure(*name, self._progress, agent=agent, start=start)
         return self._images[name]
+
+    def image_release(self, configuration: Configuration) -> str:
+        """Return the release of the kernel of one of our images; nothing if it is not ours."""
+        return next((image.release for image in self._images.values() if image.kernel == configuration.kernel), "")
 
     def knows_image(self, kernel: str | None = None, recipe: str | None = None) -> bool:
         """Whether :meth:`image` would return what it has returned before."""
@@ -92,7 +102,8 @@ class GuestFactory:
         if self.settings.guest_start is GuestStart.CLONE:
             for kernel in self.settings.guest_kernel:
                 self.template(self.configuration(GuestRequest(kernel=kernel)))
-            if self.settings.agent is not None:  # one that does not come up is told of once, and not by every test
+            agent = self.settings.agent is not None and self.settings.agent_start is not AgentStart.INIT
+            if agent:  # one that does not come up is told of once, and not by every test
                 self.template(self.configuration(GuestRequest(image=AGENT_RECIPE, serial_ports=AGENT_PORTS)))
         else:
             _ = self.accelerator
@@ -108,15 +119,35 @@ class GuestFactory:
             over: Which vsock device.
         """
         image = self.image(request.kernel, request.image)
+        found = self.around(image.kernel, image.initramfs, request, vsock=vsock, over=over)
+        return attrs.evolve(found, image=image.digest)
+
+    def around(
+        self,
+        kernel: Path,
+        initramfs: Path | None,
+        request: GuestRequest,
+        *,
+        vsock: bool = True,
+        over: Transport = Transport.VHOST_USER_VSOCK,
+    ) -> Configuration:
+        """Return what a requested machine is made of, with files that need not be ours.
+
+        Args:
+            kernel: The kernel image.
+            initramfs: The root file system, if it is not on a disk.
+            request: What was asked for besides.
+            vsock: See :meth:`configuration`.
+            over: See :meth:`configuration`.
+        """
         transports = set(self.settings.transport) - VSOCKS
         if over in self.settings.transport and (vsock if request.vsock is None else request.vsock):
             transports.add(over)
         return Configuration(
             qemu=self.qemu,
             accelerator=self.accelerator.accelerator,
-            kernel=image.kernel,
-            initramfs=image.initramfs,
-            image=image.digest,
+            kernel=kernel,
+            initramfs=initramfs,
             memory=request.memory or self.settings.memory,
             cpus=request.cpus or self.settings.cpus,
             transports=frozenset(transports),
@@ -187,9 +218,13 @@ class GuestFactory:
         Raises:
             BootError: It did not become ready.
         """
-        vm = self._vm(configuration, ColdBoot())
+        vm = self.machine(configuration)
         vm.boot()
         return Guest(vm)
+
+    def machine(self, configuration: Configuration) -> VM:
+        """Return a machine that is about to boot."""
+        return self._vm(configuration, ColdBoot())
 
     def _launch(self, configuration: Configuration) -> VM:
         while True:

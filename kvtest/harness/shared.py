@@ -4,29 +4,31 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
 
 from kvtest.census import Ledger
-from kvtest.harness.factory import GuestFactory
-from kvtest.harness.guest import Guest
+from kvtest.harness.running import RunningMachine
 from kvtest.vm import Configuration
 
+M = TypeVar("M", bound=RunningMachine)
 
-class SharedGuests:
+
+class SharedGuests(Generic[M]):
     """One guest for each kind of machine.
 
     Args:
-        factory: Makes the guests.
+        start: Starts a guest; the second argument is whether it has to boot by itself.
         ledger: Told that they outlive the test that is the first to get one.
     """
 
-    def __init__(self, factory: GuestFactory, ledger: Ledger) -> None:
-        self._factory = factory
+    def __init__(self, start: Callable[[Configuration, bool], M], ledger: Ledger) -> None:
+        self._start = start
         self._ledger = ledger
-        self._guests: dict[tuple[Configuration, bool], Guest] = {}
+        self._guests: dict[tuple[Configuration, bool], M] = {}
 
     @contextlib.contextmanager
-    def lend(self, configuration: Configuration, *, cold: bool) -> Iterator[Guest]:
+    def lend(self, configuration: Configuration, *, cold: bool) -> Iterator[M]:
         """Lend a guest for the time of one test.
 
         It is checked before it is lent: one that an earlier test broke is replaced, so that a test fails only for what
@@ -42,7 +44,7 @@ class SharedGuests:
             guest = None
         if guest is None:
             with self._ledger.lasting((self, configuration, cold)):
-                guest = self._guests[configuration, cold] = self._factory.start(configuration, cold=cold)
+                guest = self._guests[configuration, cold] = self._start(configuration, cold)
                 guest.settle()  # what its device still gets from QEMU is not the first test's
         try:
             yield guest

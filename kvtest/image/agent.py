@@ -14,6 +14,7 @@ from kvtest.cache import fingerprint
 from kvtest.errors import ImageError, RecipeError
 from kvtest.image.program import Program, read_program
 from kvtest.resources import package_directory
+from kvtest.start import AgentStart
 
 REFERENCE = "reference"
 #: Code that only guests with the reference agent get, below the package.
@@ -39,15 +40,17 @@ class Agent:
 
     Args:
         program: Somebody else's; ``None`` for the reference agent.
+        start: What it is in its guest.
     """
 
     program: Program | None
+    start: AgentStart = AgentStart.SERVICE
 
     def fingerprint(self) -> str:
         """Return what tells it from every other."""
         files = [[name, path.read_bytes().hex()] for name, path in (*_own_code(), *_protobuf())]
         program = _LAUNCHER if self.program is None else self.program.digest
-        return fingerprint(_CONTAINER_DIRECTORIES, program, self.name, files)
+        return fingerprint(_CONTAINER_DIRECTORIES, program, self.name, self.start, files)
 
     def install(self, tree: Path, layer: Path, packages: Path) -> None:
         """Put it into a layer.
@@ -90,11 +93,12 @@ class Agent:
         return "the reference agent" if self.program is None else str(self.program.path)
 
 
-def find_agent(name: str | None) -> Agent | None:
+def find_agent(name: str | None, start: AgentStart = AgentStart.SERVICE) -> Agent | None:
     """Return the agent that a recipe names.
 
     Args:
         name: ``reference``, the path of a program, or ``None``.
+        start: What it is to be in its guest.
 
     Raises:
         RecipeError: The program cannot run in a guest; the message says why.
@@ -102,11 +106,11 @@ def find_agent(name: str | None) -> Agent | None:
     if name is None:
         return None
     if name == REFERENCE:
-        return Agent(None)
+        return Agent(None, start)
     path = Path(name).expanduser()
     if not path.is_absolute():
         raise RecipeError(f"the agent {name!r} is neither {REFERENCE!r} nor an absolute path")
-    return Agent(read_program(path))
+    return Agent(read_program(path), start)
 
 
 def _own_code() -> list[tuple[str, Path]]:

@@ -21,6 +21,7 @@ from kvtest.image import root as roots
 from kvtest.image.agent import Agent, find_agent
 from kvtest.image.recipe import Kernel, Recipe, find_kernel, load_recipe
 from kvtest.ownership import temporary_directory
+from kvtest.start import AgentStart
 
 # Part of every key: raised when what the builder makes of the same recipe changes.
 _FORMAT = 1
@@ -80,7 +81,13 @@ class ImageCache:
         self._layers = Store(directory / "layers")
 
     def ensure(
-        self, kernel: str, recipe: str = "guest", progress: Progress = silent, *, agent: Path | None = None
+        self,
+        kernel: str,
+        recipe: str = "guest",
+        progress: Progress = silent,
+        *,
+        agent: Path | None = None,
+        start: AgentStart | None = None,
     ) -> Image:
         """Return an image, built if need be.
 
@@ -89,6 +96,7 @@ class ImageCache:
             recipe: Name of the recipe, or the path of a TOML file.
             progress: Told of each step.
             agent: The program that runs in it in place of the recipe's guest agent.
+            start: What that is in its guest, in place of what the recipe says.
 
         Raises:
             UnknownNameError: There is no such kernel or recipe.
@@ -97,7 +105,7 @@ class ImageCache:
             ImageError: Building failed.
             CacheError: The cache cannot be written.
         """
-        plan = _Plan.of(kernel, recipe, agent)
+        plan = _Plan.of(kernel, recipe, agent, start)
         return Image.of(self._images.get(plan.image, lambda target: self._build(plan, target, progress), progress))
 
     def find(self, kernel: str, recipe: str = "guest") -> Image | None:
@@ -184,9 +192,11 @@ class _Plan:
     image: str
 
     @classmethod
-    def of(cls, kernel_name: str, recipe_name: str, program: Path | None = None) -> _Plan:
+    def of(
+        cls, kernel_name: str, recipe_name: str, program: Path | None = None, start: AgentStart | None = None
+    ) -> _Plan:
         kernel, recipe = find_kernel(kernel_name), load_recipe(recipe_name)
-        agent = find_agent(recipe.agent if program is None else str(program))
+        agent = find_agent(recipe.agent if program is None else str(program), start or recipe.agent_start)
         own = [] if kernel.path is None else _state_of(kernel.path)
         root = f"root-{fingerprint(_FORMAT, recipe.suite, recipe.packages, recipe.remove, recipe.links)}"
         modules = f"kernel-{fingerprint(_FORMAT, kernel, recipe.modules, own)}"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 _MAGIC = b"070701"
 _HEADER = 110
+_BLOCK = 512
 _TRAILER = "TRAILER!!!"
 
 
@@ -56,10 +57,10 @@ class Archive:
                 self.file(name, path.read_bytes(), 0o755 if mode & stat.S_IXUSR else 0o644)
 
     def finish(self) -> bytes:
-        """Return the archive, with its trailer, as a multiple of 512 bytes so that another can follow."""
+        """Return the archive, with its trailer, as whole blocks so that another can follow."""
         self._add(_TRAILER, 0)
         data = b"".join(self._parts)
-        return data + b"\0" * (-len(data) % 512)
+        return data + b"\0" * (-len(data) % _BLOCK)
 
     def _add(self, name: str, mode: int, data: bytes = b"", device: tuple[int, int] = (0, 0)) -> None:
         self._inode += 1
@@ -71,18 +72,21 @@ class Archive:
         self._parts += [head, b"\0" * (-len(head) % 4), data, b"\0" * (-len(data) % 4)]
 
 
-def extract(archive: bytes, directory: Path) -> None:
+def extract(archive: bytes, directory: Path, offset: int = 0) -> int:
     """Unpack the directories, files and links of one archive; device nodes are left out.
 
     Args:
-        archive: A single archive, as :meth:`Archive.finish` returns it.
+        archive: One archive or more, each as :meth:`Archive.finish` returns it.
         directory: Where to; names that would lead out of it are refused.
+        offset: Where the archive begins.
+
+    Returns:
+        Where the next archive begins.
 
     Raises:
         ValueError: It is not such an archive.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    offset = 0
     while True:
         head = archive[offset : offset + _HEADER]
         if len(head) < _HEADER or head[:6] != _MAGIC:
@@ -92,7 +96,7 @@ def extract(archive: bytes, directory: Path) -> None:
         name = archive[offset + _HEADER : offset + _HEADER + name_size - 1].decode()
         begin = _aligned(offset + _HEADER + name_size)
         if name == _TRAILER:
-            return
+            return begin + (-begin % _BLOCK)
         if name.startswith("/") or ".." in name.split("/"):
             raise ValueError(f"a name leads out of the archive: {name!r}")
         data, target = archive[begin : begin + size], directory / name

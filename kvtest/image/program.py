@@ -12,20 +12,10 @@ from pathlib import Path
 from attrs import frozen
 
 from kvtest.errors import RecipeError
+from kvtest.image.machines import X86_64, machine_of
 from kvtest.ownership import run
 
 _MAGIC = b"\x7fELF"
-_X86_64 = 62
-_MACHINES = {
-    3: "x86 of 32 bits",
-    8: "MIPS",
-    21: "PowerPC",
-    22: "s390",
-    40: "ARM",
-    62: "x86-64",
-    183: "aarch64",
-    243: "RISC-V",
-}
 _INTERPRETER = 3
 
 
@@ -62,11 +52,9 @@ def read_program(path: Path) -> Program:
         return Program(path, hashlib.sha256(data).hexdigest())
     if data[:4] != _MAGIC or len(data) < 64:
         raise RecipeError(f"the agent {path} is no ELF executable", hint="is it the kata-agent binary itself?")
-    (machine,) = struct.unpack_from("<H" if data[5] == 1 else ">H", data, 18)
-    if machine != _X86_64:
-        name = _MACHINES.get(machine, f"machine {machine}")
+    if (machine := machine_of(data)) != X86_64:
         raise RecipeError(
-            f"the agent {path} is for {name}, guests are x86-64", hint="build it for x86_64-unknown-linux"
+            f"the agent {path} is for {machine}, guests are x86-64", hint="build it for x86_64-unknown-linux"
         )
     loader = _interpreter(data)
     if loader is None:

@@ -13,6 +13,7 @@ from attrs import Factory, frozen
 
 from kvtest.errors import RecipeError, UnknownNameError
 from kvtest.resources import recipes_directory
+from kvtest.start import AgentStart
 from kvtest.typed import structure
 
 _PATH_PREFIX = "path:"
@@ -46,6 +47,7 @@ class Recipe:
         links: Symbolic links to add, from name to target.
         modules: Kernel modules.
         agent: The guest agent that runs in it: ``reference``, or the path of a program such as kata-agent.
+        agent_start: What that is in its guest: a service beside kvtest's control daemon, or the first process.
     """
 
     suite: str
@@ -54,6 +56,7 @@ class Recipe:
     links: dict[str, str] = Factory(dict)
     modules: Modules = Modules()
     agent: str | None = None
+    agent_start: AgentStart = AgentStart.SERVICE
 
 
 @frozen
@@ -102,7 +105,7 @@ def _on_its_base(table: dict[str, Any], path: Path) -> dict[str, Any]:
     below = shipped.get(base) if isinstance(base, str) else None
     if below is None or below == path:
         raise RecipeError(f"{path}: 'base' is {base!r}, which is no other recipe", hint='such as base = "guest"')
-    return _merged(_read(below), table)
+    return _merged(_on_its_base(_read(below), below), table)
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

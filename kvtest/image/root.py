@@ -15,6 +15,7 @@ from kvtest.image.agent import AGENT_CODE, Agent
 from kvtest.image.recipe import Recipe
 from kvtest.ownership import run, temporary_directory
 from kvtest.resources import package_directory
+from kvtest.start import AgentStart
 
 ROOT_FILE = "root.cpio"
 CODE_FILE = "code.cpio"
@@ -23,10 +24,10 @@ _PACKAGES = "usr/lib/python3/dist-packages"
 # Parts of the package that run in the guest; they import nothing but each other and the standard library.
 _GUEST_CODE = ("guest", "rpc", "errors.py", "deadline.py")
 _MOUNT_POINTS = ("dev", "proc", "sys", "run", "tmp", "root", "mnt")
-_INIT = f"""#!/usr/bin/python3 -ISu
+_INIT = """#!/usr/bin/python3 -ISu
 import sys
-sys.path.append("/{_PACKAGES}")
-from kvtest.guest.init import main
+sys.path.append("/{packages}")
+from kvtest.guest.{module} import main
 main()
 """
 
@@ -61,7 +62,7 @@ def build_root(recipe: Recipe, mirror: str | None, scratch: Path, target: Path) 
 def code_fingerprint(agent: Agent | None) -> str:
     """Return a digest of all the code that goes into guests with an agent, or without one."""
     code = [[str(name), path.read_bytes().hex()] for name, path in _code_files()]
-    return fingerprint(_INIT, code, *([] if agent is None else [agent.fingerprint()]))
+    return fingerprint(_init(agent), code, *([] if agent is None else [agent.fingerprint()]))
 
 
 def build_code(agent: Agent | None, root: bytes, scratch: Path, target: Path) -> dict[str, Any]:
@@ -86,9 +87,15 @@ def build_code(agent: Agent | None, root: bytes, scratch: Path, target: Path) ->
     _compile(tree, code / _PACKAGES, f"/{_PACKAGES}", beside_sources=True)
     archive = cpio.Archive()
     archive.tree(code)
-    archive.file("init", _INIT.encode(), mode=0o755)
+    archive.file("init", _init(agent).encode(), mode=0o755)
     (target / CODE_FILE).write_bytes(archive.finish())
     return {}
+
+
+def _init(agent: Agent | None) -> str:
+    """Return what the kernel runs as the first process."""
+    first = agent is not None and agent.start is AgentStart.INIT
+    return _INIT.format(packages=_PACKAGES, module="agent_init" if first else "init")
 
 
 def _code_files() -> list[tuple[Path, Path]]:

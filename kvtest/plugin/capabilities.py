@@ -62,6 +62,16 @@ def _containerd(_config: pytest.Config) -> str | None:
     return None
 
 
+def _agent_guest(config: pytest.Config) -> str | None:
+    from kvtest.plugin.options import loaded
+    from kvtest.runtime.agent_place import AgentPlace, agent_place
+
+    place = agent_place(loaded(config).settings)
+    if place is AgentPlace.SERVICE:
+        return None
+    return f"the agent is {place.value}, and nothing of kvtest's runs beside it"
+
+
 def _feature(name: str) -> Check:
     def check(config: pytest.Config) -> str | None:
         from kvtest.plugin.session import session_of
@@ -99,6 +109,7 @@ _CHECKS: dict[str, Check] = {
     "vhost-vsock": _vhost_vsock,
     "runtime": _runtime,
     "containerd": _containerd,
+    "agent-guest": _agent_guest,
     "runtime-vm": _virtual_machine,
     "runtime-console": _debug_console,
     **{f"runtime-{name}": _feature(name) for name in _FEATURES},

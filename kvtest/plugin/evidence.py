@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from kvtest.harness import Guest
+    from kvtest.harness import RunningMachine
 
-_KEY = pytest.StashKey["Guest"]()
+_KEY = pytest.StashKey["RunningMachine"]()
 _DIAGNOSIS_SECONDS = 5.0
 _DIAGNOSED = pytest.StashKey[bool]()
 
 
 @contextlib.contextmanager
-def gathered(item: pytest.Item, guest: Guest, artifacts: Path) -> Iterator[None]:
+def gathered(item: pytest.Item, guest: RunningMachine, artifacts: Path) -> Iterator[None]:
     """Keep what ``guest`` says during a test.
 
     Args:
@@ -68,6 +68,6 @@ def keep_diagnosis(item: pytest.Item) -> Path:
     return path
 
 
-def guest_of(item: pytest.Item) -> Guest | None:
+def guest_of(item: pytest.Item) -> RunningMachine | None:
     """Return the guest that a test has or had."""
     return item.stash.get(_KEY, None)

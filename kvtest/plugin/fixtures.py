@@ -57,7 +57,7 @@ def guest(request: pytest.FixtureRequest, artifacts: Path, guest_kernel: str) ->
         session.make_template(configuration)
     if wanted.scope == "module" and not wanted.fresh:
         session.drop_ahead()
-        shared: SharedGuests = request.getfixturevalue("_guests_of_the_module")
+        shared: SharedGuests[Guest] = request.getfixturevalue("_guests_of_the_module")
         lent: AbstractContextManager[Guest] = shared.lend(configuration, cold=wanted.cold)
     else:
         lent = session.start(configuration, cold=wanted.cold)
@@ -90,13 +90,13 @@ def _start_ahead(session: Session, item: pytest.Item) -> None:
 
 
 @pytest.fixture(scope="module")
-def _guests_of_the_module(request: pytest.FixtureRequest) -> Iterator[SharedGuests]:
+def _guests_of_the_module(request: pytest.FixtureRequest) -> Iterator[SharedGuests[Guest]]:
     """What the tests of a module share that ask for it with ``@pytest.mark.guest(scope="module")``."""
     from kvtest.harness import SharedGuests
     from kvtest.plugin.session import session_of
 
     session = session_of(request.config)
-    shared = SharedGuests(session.factory, session.ledger)
+    shared = SharedGuests(lambda configuration, cold: session.factory.start(configuration, cold=cold), session.ledger)
     yield shared
     shared.close()
 

@@ -25,7 +25,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     except pytest.UsageError:  # told once, after the collection
         return
     own = any(mark.kwargs.get("kernel") is not None for mark in metafunc.definition.iter_markers("guest"))
-    elsewhere = settings.agent_address is not None and "endpoint" in metafunc.fixturenames
+    brought = settings.agent_address is not None or settings.agent_kernel is not None
+    elsewhere = brought and "endpoint" in metafunc.fixturenames
     if len(settings.guest_kernel) > 1 and not own and not elsewhere:
         # As of a module: so that its tests run with one kernel after the other, and share the guests that they share.
         metafunc.parametrize(GUEST_KERNEL, settings.guest_kernel, indirect=True, scope="module")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -22,6 +23,9 @@ from kvtest.report.directory import claim
 from kvtest.start import GuestStart, ReadAhead
 from kvtest.vm import Configuration
 from kvtest.vm.qmp import start_monitors
+
+if TYPE_CHECKING:
+    from kvtest.runtime.agent_machine import AgentMachines
 
 _ONCE = "what is made once"
 _AHEAD = "the guest that was started ahead"
@@ -47,6 +51,7 @@ class Session:
         self.factory = GuestFactory(self.settings, self.results / "guests", label=f"guest-{worker}")
         self.ledger = Ledger(Marks(), self.settings.census_ignore)
         self._host: LocalHost | None = None
+        self._agents: AgentMachines | None = None
         self._prepared = False
         self._problem: KvtestError | None = None
 
@@ -66,6 +71,24 @@ class Session:
                 self._problem = error
         if self._problem is not None:
             raise self._problem
+
+    @property
+    def agents(self) -> AgentMachines:
+        """Makes machines with an agent and nothing of ours in them; what they need once is made on first use.
+
+        Raises:
+            KvtestError: Something is wrong with this machine, or with what the settings name.
+        """
+        if self._agents is None:
+            from kvtest.runtime.agent_machine import AgentMachines
+
+            self.serve_monitors()
+            agents = AgentMachines(self.factory)
+            with suspended(), self.ledger.lasting(_ONCE):
+                agents.prepare()
+                _ = self.factory.accelerator
+            self._agents = agents
+        return self._agents
 
     def serve_monitors(self) -> None:
         """Start what serves the monitors of all guests of this process, for as long as it runs."""

@@ -7,6 +7,7 @@ import errno
 import socket
 from pathlib import Path
 from threading import Event
+from typing import Protocol
 
 from kvtest.deadline import Deadline
 from kvtest.errors import DeadlineExceededError, TransportError
@@ -18,13 +19,20 @@ _FIRST_PAUSE = 0.01
 _LONGEST_PAUSE = 0.5
 
 
-def dial(address: AgentAddress, deadline: Deadline | float, cancelled: Event | None = None) -> socket.socket:
+class Cancellation(Protocol):
+    """What ends the dialling before its time."""
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait for it, and return whether it is there."""
+
+
+def dial(address: AgentAddress, deadline: Deadline | float, cancelled: Cancellation | None = None) -> socket.socket:
     """Return a connection to an agent.
 
     Args:
         address: Where it is.
         deadline: When to give up.
-        cancelled: Ends the dialling when set.
+        cancelled: Ends the dialling when it comes.
 
     Raises:
         DeadlineExceededError: Nobody answered; the message has what was seen last.

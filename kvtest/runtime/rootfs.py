@@ -10,8 +10,8 @@ from pathlib import Path
 from kvtest.errors import MissingToolError
 
 _CURE = "apt-get install --no-install-recommends busybox-static"
-_DIRECTORIES = ("bin", "dev", "etc", "proc", "root", "sys", "tmp", "run", "var")
-_COMMANDS = (
+DIRECTORIES = ("bin", "dev", "etc", "proc", "root", "sys", "tmp", "run", "var")
+COMMANDS = (
     *("sh", "cat", "echo", "sleep", "true", "false", "kill", "head", "tail", "wc", "dd", "yes", "ps", "mkdir", "touch"),
     *(
         "rm",
@@ -30,6 +30,8 @@ _COMMANDS = (
         "stty",
     ),
 )
+PASSWD = "root:x:0:0:root:/root:/bin/sh\n"  # noqa: S105 - a file
+GROUP = "root:x:0:\n"
 _ELF_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _INTERPRETER = 3  # PT_INTERP of elf(5)
 
@@ -58,13 +60,13 @@ def make(directory: Path) -> None:
         MissingToolError: There is no busybox that needs no libraries.
     """
     busybox = find_busybox()
-    for name in _DIRECTORIES:
+    for name in DIRECTORIES:
         (directory / name).mkdir(parents=True, exist_ok=True)
     shutil.copyfile(busybox, directory / "bin" / "busybox")
     (directory / "bin" / "busybox").chmod(0o755)
-    (directory / "etc" / "passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
-    (directory / "etc" / "group").write_text("root:x:0:\n")
-    for name in _COMMANDS:
+    (directory / "etc" / "passwd").write_text(PASSWD)
+    (directory / "etc" / "group").write_text(GROUP)
+    for name in COMMANDS:
         (directory / "bin" / name).symlink_to("busybox")
 
 

@@ -26,7 +26,7 @@ from kvtest.settings.values import (
     Text,
     WholeNumber,
 )
-from kvtest.start import GuestStart, ReadAhead
+from kvtest.start import AgentDisk, AgentStart, GuestStart, ReadAhead
 from kvtest.transport import EVERYWHERE, Transport
 
 _METADATA = "kvtest.setting"
@@ -131,6 +131,38 @@ class Settings:
             None,
             "Guest agent under test: the path of a program such as kata-agent, for x86-64, that runs in our image",
             default_text="the reference agent",
+        )
+    )
+    agent_start: AgentStart | None = attrs.field(
+        metadata=_about(
+            Choice(AgentStart, "start"),
+            None,
+            "What the agent is in our image: a service beside kvtest's control daemon, or init, the first process",
+            default_text="the recipe's, which is service",
+        )
+    )
+    agent_kernel: Path | None = attrs.field(
+        metadata=_about(
+            File(),
+            None,
+            "Kernel, a bzImage or vmlinux, of a whole guest under test, whose agent is in agent_initrd or agent_image",
+        )
+    )
+    agent_initrd: Path | None = attrs.field(
+        metadata=_about(File(), None, "Initrd of a whole guest under test, such as Kata's, to boot with agent_kernel")
+    )
+    agent_image: Path | None = attrs.field(
+        metadata=_about(
+            File(),
+            None,
+            "Disk image of a whole guest under test, such as Kata's, to boot with agent_kernel; it is not written to",
+        )
+    )
+    agent_disk: AgentDisk = attrs.field(
+        metadata=_about(
+            Choice(AgentDisk, "disk"),
+            AgentDisk.VIRTIO_BLK.value,
+            "What agent_image is to its guest; the kernel has to have the driver built in",
         )
     )
     agent_address: str | None = attrs.field(

@@ -139,7 +139,7 @@ def probe(qemu: QEMU, kernel: Path, accelerator: Accelerator, deadline: Deadline
                 option("m", "128M"),
                 raw("kernel", kernel),
                 raw("initrd", base / "initramfs"),
-                raw("append", "console=ttyS0 quiet panic=-1"),
+                raw("append", "console=ttyS0 quiet panic=-1 no_timer_check"),
                 option("chardev", "file", id="console", path=console.path),
                 raw("serial", "chardev:console"),
             ),

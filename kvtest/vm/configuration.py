@@ -8,8 +8,22 @@ from pathlib import Path
 from attrs import frozen
 
 from kvtest.accelerator import Accelerator
+from kvtest.start import AgentDisk
 from kvtest.transport import EVERYWHERE, Transport
 from kvtest.vm.qemu import QEMU
+
+
+@frozen
+class Disk:
+    """A disk that a machine has from its start; nothing is written to it.
+
+    Args:
+        image: The file, raw.
+        kind: What it is to the guest.
+    """
+
+    image: Path
+    kind: AgentDisk
 
 
 @frozen
@@ -20,17 +34,19 @@ class Configuration:
         qemu: The QEMU binary.
         accelerator: How instructions are run.
         kernel: The kernel image.
-        initramfs: The root file system.
+        initramfs: The root file system, if it is not on a disk.
         image: What tells these two from all others; without it no template can be made.
+        disk: The disk that the root file system is on.
+        controlled: Whether kvtest's control daemon is in the guest, and a channel to it.
         memory: Guest memory in MiB.
         cpus: Number of virtual CPUs.
         transports: Which devices it has besides the control channel.
         serial_ports: Names of the virtio-serial ports for tests, if it has virtio-serial.
-        disks: How many read-only disks it has whose contents are written while it runs.
+        empty_disks: How many disks it has whose contents are written while it runs, to be read by the guest.
         disk_slots: How many disks can be plugged in while it runs.
         guest_cid: Its vsock address; one that is free on the host, where its kernel has the device.
         kernel_arguments: Words to add to the kernel's command line.
-        boot_timeout: Seconds from start to the control daemon's first answer.
+        boot_timeout: Seconds from start until it is ready: to the first answer of the control daemon, if it has one.
         request_timeout: Seconds for one request to the control daemon.
         run_directory: Where the directory for its sockets is made; chosen if ``None``.
     """
@@ -38,13 +54,15 @@ class Configuration:
     qemu: QEMU
     accelerator: Accelerator
     kernel: Path
-    initramfs: Path
+    initramfs: Path | None
     image: str = ""
+    disk: Disk | None = None
+    controlled: bool = True
     memory: int = 256
     cpus: int = 1
     transports: frozenset[Transport] = frozenset(EVERYWHERE)
     serial_ports: tuple[str, ...] = ()
-    disks: int = 0
+    empty_disks: int = 0
     disk_slots: int = 0
     guest_cid: int = 3
     kernel_arguments: tuple[str, ...] = ()

@@ -8,6 +8,8 @@ from pathlib import Path
 
 _PANIC = re.compile(r"Kernel panic - not syncing: (.*)")
 _INIT = re.compile(r"kvtest-init: (.*)")
+# What follows tells where the kernel was when it gave up: mostly nothing of the reason, which comes before.
+_LAST_WORDS = re.compile(r"kvtest-init: .*|Kernel panic - not syncing: .*")
 _CONTROL_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_])|\r")
 
 
@@ -39,9 +41,9 @@ class Console:
             return _CONTROL_SEQUENCE.sub("", stream.read().decode(errors="replace"))
 
     def tail(self, lines: int = 15) -> str:
-        """Return the last lines, or a remark that there are none; what our init says last is the last that matters."""
+        """Return the last lines, or a remark that there are none; why the guest gave up is the last that counts."""
         text = self.text()
-        given_up = _INIT.search(text)
+        given_up = _LAST_WORDS.search(text)
         kept = [line for line in text[: given_up.end() if given_up else None].splitlines() if line.strip()][-lines:]
         return "\n".join(kept) if kept else "(the console is empty)"
 

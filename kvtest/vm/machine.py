@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import signal
 import socket
 import threading
 import time
@@ -18,12 +17,21 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from kvtest.control import GuestControl
 from kvtest.deadline import Deadline
-from kvtest.errors import BootError, ConnectionLostError, DeadlineExceededError, KvtestError, QMPError, StateError
+from kvtest.errors import (
+    BootError,
+    ConnectionLostError,
+    DeadlineExceededError,
+    QMPError,
+    RPCError,
+    StateError,
+    TransportError,
+)
 from kvtest.ownership import OwnedProcess, RunDirectory, wait_readable
 from kvtest.ownership.use import in_use
 from kvtest.transport import VSOCKS, Transport
 from kvtest.vm.configuration import ColdBoot, Configuration, Restore
 from kvtest.vm.console import Console
+from kvtest.vm.diagnosis import boot_failure, end_of_init
 from kvtest.vm.q35 import (
     CONTROL_SOCKET,
     DISK_SIZE,
@@ -144,7 +152,9 @@ class VM:
         if self.state is not State.DEAD:
             return None
         reason = self.console.init_failure() or self.console.panic()
-        return f"the guest panicked: {reason}" if reason else f"QEMU ended ({self.process.ending})"
+        if reason:
+            return f"the guest panicked: {reason}{end_of_init(reason)}"
+        return f"QEMU ended ({self.process.ending})"
 
     @property
     def process(self) -> OwnedProcess:
@@ -208,8 +218,11 @@ class VM:
         self.note("QEMU started")
 
     @requires(State.DEFINED, State.BOOTING, instead="a machine boots once: make another")
-    def boot(self) -> None:
+    def boot(self, ready: Callable[[VM, Deadline], None] | None = None) -> None:
         """Start QEMU, unless it has been, and wait until the control daemon answers.
+
+        Args:
+            ready: Waits until whoever else lives in the guest is ready, in place of the control daemon.
 
         Raises:
             BootError: It did not get there; the message says which of panic, failed init, QEMU's end or silence it was.
@@ -218,7 +231,7 @@ class VM:
         if self._state is State.DEFINED:
             self.launch()
         with self._fatal():
-            self._await_ready(deadline)
+            self._await_ready(deadline, ready)
         (self.artifacts / "timeline.json").write_text(json.dumps(self.timeline, indent=1) + "\n")
 
     @contextlib.contextmanager
@@ -234,12 +247,13 @@ class VM:
     def _start_qemu(self) -> None:
         resources = self._resources
         self._directory = resources.enter_context(RunDirectory(self.configuration.run_directory)).path
-        for number in range(self.configuration.disks):
+        for number in range(self.configuration.empty_disks):
             with self.disk(number).open("xb") as file:
                 file.truncate(DISK_SIZE)
         # Sockets exist before the child that connects to them.
         self._monitor_listener = resources.enter_context(_listen(self._directory / MONITOR_SOCKET))
-        self._control_listener = resources.enter_context(_listen(self._directory / CONTROL_SOCKET))
+        if self.configuration.controlled:
+            self._control_listener = resources.enter_context(_listen(self._directory / CONTROL_SOCKET))
         vsock = Transport.VHOST_USER_VSOCK in self.configuration.transports
         if vsock:
             self.vsock_device = resources.enter_context(
@@ -271,33 +285,46 @@ class VM:
             reserved.close()  # QEMU has it now, and its end is to give it back
         resources.callback(self._close_monitor)
 
-    def _await_ready(self, deadline: Deadline) -> None:
+    def _await_ready(self, deadline: Deadline, ready: Callable[[VM, Deadline], None] | None) -> None:
+        try:
+            if ready is None:
+                self._await_control(deadline)
+            else:
+                ready(self, deadline)
+        except (ChildProcessError, DeadlineExceededError, QMPError, RPCError, TransportError, OSError) as error:
+            if self._restoration is not None:
+                self._restoration.check()
+            raise self._diagnosed(error) from error
+        self._state = State.READY
+        self.note("ready")
+
+    def _await_control(self, deadline: Deadline) -> None:
         restoration = self._restoration
         first_stream = 1
         if isinstance(self._start, Template):
             first_stream, self.release = self._start.next_stream, self._start.release
-        try:
-            listener = self._started(self._control_listener)
-            stream = self._accept(listener, deadline, "QEMU to connect the control channel")
-            self.note("control channel connected")
-            self._control = GuestControl(stream, self.configuration.request_timeout, first_stream=first_stream)
-            self._resources.callback(self._control.close)
-            if restoration is None:
-                self.release = str(self._control.ping(deadline)["release"])
-                self.note("control daemon answered")
-                if Transport.VIRTIO_SERIAL in self.configuration.transports:
-                    self._control.await_ports(self.configuration.serial_ports, deadline)
-            else:
-                self._control.personalize(self.name, deadline)
-                self.note("control daemon answered")
-                if VSOCKS & self.configuration.transports:
-                    self._plug_vsock(deadline)
-        except (ChildProcessError, ConnectionLostError, DeadlineExceededError, QMPError, OSError) as error:
-            if restoration is not None:
-                restoration.check()
-            raise self._diagnose(error) from error
-        self._state = State.READY
-        self.note("ready")
+        listener = self._started(self._control_listener)
+        stream = self._accept(listener, deadline, "QEMU to connect the control channel")
+        self.note("control channel connected")
+        self._control = GuestControl(stream, self.configuration.request_timeout, first_stream=first_stream)
+        self._resources.callback(self._control.close)
+        if restoration is None:
+            self.release = str(self._control.ping(deadline)["release"])
+            self.note("control daemon answered")
+            if Transport.VIRTIO_SERIAL in self.configuration.transports:
+                self._control.await_ports(self.configuration.serial_ports, deadline)
+        else:
+            self._control.personalize(self.name, deadline)
+            self.note("control daemon answered")
+            if VSOCKS & self.configuration.transports:
+                self._plug_vsock(deadline)
+
+    def _diagnosed(self, error: Exception) -> BootError:
+        if isinstance(error, ConnectionLostError | ConnectionError | QMPError | TransportError):
+            # QEMU's sockets close before it has ended; its exit status comes right after.
+            with contextlib.suppress(DeadlineExceededError):
+                self.process.wait(Deadline(5.0))
+        return boot_failure(self.name, error, self.console, self.process, self.artifacts)
 
     def _plug_vsock(self, deadline: Deadline) -> None:
         monitor = self._monitor = self._open_monitor(deadline)
@@ -382,32 +409,6 @@ class VM:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-    # --- Diagnosis
-
-    def _diagnose(self, error: Exception) -> KvtestError:
-        """Return why the guest did not become ready: the earliest cause that left a trace."""
-        where = f"see {self.artifacts}"
-        if isinstance(error, ConnectionLostError | ConnectionError | QMPError):
-            # QEMU's sockets close before it has ended; its exit status comes right after.
-            with contextlib.suppress(DeadlineExceededError):
-                self.process.wait(Deadline(5.0))
-        if (reason := self.console.init_failure()) is not None:
-            return BootError(f"{self.name} did not boot: its init died: {reason}", hint=self._evidence(where))
-        if (reason := self.console.panic()) is not None:
-            return BootError(f"{self.name} did not boot: kernel panic: {reason}", hint=self._evidence(where))
-        if not self.process.running:
-            said = self.process.tail() or "it printed nothing"
-            if self.process.status == -signal.SIGBUS:
-                where = f"the file of its memory has no room to grow (df); {where}"
-            return BootError(f"{self.name} did not boot: QEMU ended ({self.process.ending}): {said}", hint=where)
-        if isinstance(error, DeadlineExceededError):
-            return BootError(f"{self.name} did not boot: {error.message}", hint=self._evidence(where))
-        return BootError(f"{self.name} did not boot: {error}", hint=self._evidence(where))
-
-    def _evidence(self, where: str) -> str:
-        indented = "\n".join(f"    | {line}" for line in self.console.tail().splitlines())
-        return f"{where}; the console ends with\n{indented}"
 
 
 def _listen(path: Path) -> socket.socket:

@@ -6,9 +6,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from kvtest.accelerator import Accelerator
+from kvtest.start import AgentDisk
 from kvtest.transport import VSOCKS, Transport
-from kvtest.vm.command_line import CommandLine, Group, Option, option, raw
-from kvtest.vm.configuration import ColdBoot, Configuration, Restore
+from kvtest.vm.command_line import CommandLine, Group, Option, Value, option, raw
+from kvtest.vm.configuration import ColdBoot, Configuration, Disk, Restore
 from kvtest.vsock.reservation import ReservedCid
 
 CONTROL_PORT = "org.kvtest.control"
@@ -59,9 +60,12 @@ def command_line(
         start: Whether it boots, or goes on where a template was frozen.
         reserved: Its address, if the host's kernel has its vsock device.
     """
-    groups = [_machine(configuration, name, start), _boot(configuration, start), _channels(directory, console)]
-    if configuration.disks:
-        groups.append(_disks(configuration, directory))
+    groups = [_machine(configuration, name, start), _boot(configuration, start), _console(directory, console)]
+    groups.append(_ports(configuration, directory))
+    if configuration.disk is not None:
+        groups.append(_disk(configuration.disk))
+    if configuration.empty_disks:
+        groups.append(_empty_disks(configuration, directory))
     # A machine that is restored has the devices that were frozen; no vsock is among them, so it is plugged in.
     if VSOCKS & configuration.transports and isinstance(start, ColdBoot):
         groups.append(_vsock(directory) if reserved is None else _kernel_vsock(reserved))
@@ -133,16 +137,16 @@ def disk_path(number: int) -> str:
     return f"{_FIRST_DISK + number:02x}"
 
 
-def _disks(configuration: Configuration, directory: Path) -> Group:
+def _empty_disks(configuration: Configuration, directory: Path) -> Group:
     options: list[Option] = []
-    for number in range(configuration.disks):
+    for number in range(configuration.empty_disks):
         name = disk_file(number)
         file = {"file.driver": "file", "file.filename": str(directory / name)}
         options += [
             Option("blockdev", "", {"driver": "raw", "node-name": name, "read-only": True, **file}),
             option("device", "virtio-blk-pci", drive=name, addr=f"{_FIRST_DISK + number:#x}"),
         ]
-    return Group("disks", tuple(options))
+    return Group("empty disks", tuple(options))
 
 
 def disk_slot(number: int) -> str:
@@ -177,8 +181,10 @@ def _memory(configuration: Configuration, start: ColdBoot | Restore) -> Option:
 def _boot(configuration: Configuration, start: ColdBoot | Restore) -> Group:
     # panic=-1 with -no-reboot: a panic ends QEMU at once. The self-tests of ciphers take a fifth of a boot under TCG,
     # and mitigations another: the detours that they make of indirect jumps are what TCG is worst at. Pressure
-    # statistics, which nobody reads, would be kept at each wake-up.
+    # statistics, which nobody reads, would be kept at each wake-up. The kernel's check of its timer counts what comes
+    # in while it turns in a loop, and panics where the host has no time for QEMU.
     words = ["console=ttyS0", "quiet", "panic=-1", "oops=panic", "cryptomgr.notests", "mitigations=off", "psi=0"]
+    words += ["no_timer_check"]
     words += configuration.kernel_arguments
     if isinstance(start, Restore):
         return Group(
@@ -191,29 +197,45 @@ def _boot(configuration: Configuration, start: ColdBoot | Restore) -> Group:
                 option("mon", chardev="restore", mode="control"),
             ),
         )
-    return Group(
-        "boot",
-        (
-            raw("kernel", configuration.kernel),
-            raw("initrd", configuration.initramfs),
-            raw("append", " ".join(words)),
-        ),
-    )
+    initrd = [] if configuration.initramfs is None else [raw("initrd", configuration.initramfs)]
+    return Group("boot", (raw("kernel", configuration.kernel), *initrd, raw("append", " ".join(words))))
 
 
-def _channels(directory: Path, console: Path) -> Group:
+def _console(directory: Path, console: Path) -> Group:
     return Group(
-        "console, monitor, control",
+        "console, monitor",
         (
             option("chardev", "file", id="console", path=console.absolute()),
             raw("serial", "chardev:console"),
             option("chardev", "socket", id="monitor", path=directory / MONITOR_SOCKET),
             option("mon", chardev="monitor", mode="control"),
-            option("device", "virtio-serial-pci", id="ports"),
+        ),
+    )
+
+
+def _ports(configuration: Configuration, directory: Path) -> Group:
+    bus = option("device", "virtio-serial-pci", id="ports")
+    if not configuration.controlled:
+        return Group("virtio-serial", (bus,))
+    return Group(
+        "control",
+        (
+            bus,
             option("chardev", "socket", id="control", path=directory / CONTROL_SOCKET),
             option("device", "virtserialport", bus="ports.0", nr=1, chardev="control", name=CONTROL_PORT),
         ),
     )
+
+
+def _disk(disk: Disk) -> Group:
+    """Return the options of a disk; the first of its kind, so that its name in the guest is known."""
+    drive: dict[str, Value] = {"if": "none", "id": "disk", "format": "raw", "file": disk.image, "readonly": True}
+    device = (
+        option("device", "nvme", drive="disk", serial="kvtest")
+        if disk.kind is AgentDisk.NVME
+        else option("device", "virtio-blk-pci", drive="disk")
+    )
+    return Group("disk", (Option("drive", "", drive), device))
 
 
 def _vsock(directory: Path) -> Group:

@@ -13,6 +13,7 @@ import pytest
 
 from kvtest import Guest, requirement
 from kvtest.errors import ConnectionLostError, DeadlineExceededError, RPCError
+from kvtest.harness import RunningMachine
 from kvtest.rpc.api import Pending
 from kvtest.runtime.agent import Agent, AgentEndpoint
 from kvtest.runtime.agent_container import Container
@@ -39,32 +40,35 @@ def kill_and_wait(pid: int) -> None:
     ended.poll()
 
 
-def kill_agent(guest: Guest) -> None:
+def kill_agent(machine: RunningMachine) -> None:
     """Kill the agent with SIGKILL."""
-    guest.call(kill_and_wait, int(guest.read_file("/run/kvtest/agent.pid")))
+    assert isinstance(machine, Guest)
+    machine.call(kill_and_wait, int(machine.read_file("/run/kvtest/agent.pid")))
 
 
-def kill_qemu(guest: Guest) -> None:
+def kill_qemu(machine: RunningMachine) -> None:
     """Kill QEMU with SIGKILL."""
-    guest.vm.kill()
+    machine.vm.kill()
 
 
 @pytest.mark.parametrize(
     "end",
     [
-        pytest.param(kill_agent, marks=requirement("AGENT-LOST-001"), id="agent"),
+        pytest.param(
+            kill_agent, marks=[requirement("AGENT-LOST-001"), pytest.mark.capability("agent-guest")], id="agent"
+        ),
         pytest.param(kill_qemu, marks=requirement("AGENT-LOST-002"), id="qemu"),
     ],
 )
 def test_every_call_ends_with_what_it_depends_on(
-    guest: Guest, endpoint: AgentEndpoint, end: Callable[[Guest], None]
+    endpoint: AgentEndpoint, agent_machine: RunningMachine, end: Callable[[RunningMachine], None]
 ) -> None:
     with endpoint.connect() as one, endpoint.connect() as two:
         container = one.run(["sleep", "1000"])
         pending = [call(agent, container.over(agent)) for call in CALLS.values() for agent in (one, two)]
         one.check()
         two.check()
-        end(guest)
+        end(agent_machine)
         for call in pending:
             with pytest.raises(ConnectionLostError):
                 call.result(BOUND)
@@ -90,18 +94,18 @@ def test_an_agent_that_is_started_again_serves(guest: Guest, endpoint: AgentEndp
 
 
 @requirement("AGENT-LOST-004")
-def test_calls_in_flight_survive_a_vm_that_stands_still(guest: Guest, endpoint: AgentEndpoint) -> None:
+def test_calls_in_flight_survive_a_vm_that_stands_still(endpoint: AgentEndpoint, agent_machine: RunningMachine) -> None:
     with endpoint.connect() as agent:
         container = agent.run(["sh", "-c", "read line; echo got $line; exit 5"])
         waiting = container.begin("WaitProcess")
         reading = container.begin("ReadStdout", len=100)
         agent.check()
-        guest.vm.pause()
+        agent_machine.vm.pause()
         checking = agent.begin("WriteStdin", container_id=container.name, data=b"it\n")
         with pytest.raises(DeadlineExceededError):
             agent.check(STILL)
         assert [call.answered for call in (waiting, reading, checking)] == [False] * 3
-        guest.vm.resume()
+        agent_machine.vm.resume()
         assert checking.result(PATIENCE).len == 3
         assert reading.result(PATIENCE).data == b"got it\n"
         assert waiting.result(PATIENCE).status == 5

@@ -8,7 +8,8 @@ import socket
 
 import pytest
 
-from kvtest import Guest, SerialPort, requirement
+from kvtest import SerialPort, requirement
+from kvtest.harness import RunningMachine
 from kvtest.peers import ended_within
 from kvtest.rpc import frames
 from kvtest.runtime.agent import AgentEndpoint
@@ -35,8 +36,8 @@ def read_until(connection: socket.socket, ending: bytes) -> bytes:
 
 
 @requirement("AGENT-LOG-001")
-def test_the_log_is_lines_of_json(guest: Guest, endpoint: AgentEndpoint) -> None:
-    with guest.vsock.connect(LOG_PORT) as log:
+def test_the_log_is_lines_of_json(endpoint: AgentEndpoint, agent_machine: RunningMachine) -> None:
+    with agent_machine.vsock.connect(LOG_PORT) as log:
         entry = json.loads(read_until(log, b"\n").splitlines()[0])
     assert {"level", "msg", "ts"} <= entry.keys()
     with endpoint.connect() as agent:
@@ -44,8 +45,8 @@ def test_the_log_is_lines_of_json(guest: Guest, endpoint: AgentEndpoint) -> None
 
 
 @requirement("AGENT-CONSOLE-001")
-def test_every_client_of_the_debug_console_has_a_shell(guest: Guest, endpoint: AgentEndpoint) -> None:
-    with guest.vsock.connect_many(CONSOLE_PORT, 2) as clients:
+def test_every_client_of_the_debug_console_has_a_shell(endpoint: AgentEndpoint, agent_machine: RunningMachine) -> None:
+    with agent_machine.vsock.connect_many(CONSOLE_PORT, 2) as clients:
         for number, client in enumerate(clients):
             client.sendall(b"mine=%d\n" % number)
         for number, client in enumerate(clients):

@@ -14,11 +14,12 @@ from unittest.mock import patch
 
 import attrs
 
-from kvtest import Guest, SerialPort
+from kvtest import SerialPort
+from kvtest.harness import RunningMachine
 from kvtest.vm.qmp import Monitor
 from tests.saboteurs.registry import breaks
 
-_serial_ports: property = vars(Guest)["serial_ports"]
+_serial_ports: property = vars(RunningMachine)["serial_ports"]
 Change = Callable[[bytes], bytes]
 
 
@@ -167,7 +168,7 @@ def _behind(make: Callable[[Path, Path], Proxy]) -> Iterator[None]:
     proxies: dict[Path, tuple[Path, Proxy]] = {}
     with tempfile.TemporaryDirectory() as directory:
 
-        def ports(self: Guest) -> list[SerialPort]:
+        def ports(self: RunningMachine) -> list[SerialPort]:
             found = []
             for port in _serial_ports.__get__(self):
                 if port.path not in proxies:
@@ -177,7 +178,7 @@ def _behind(make: Callable[[Path, Path], Proxy]) -> Iterator[None]:
             return found
 
         try:
-            with patch.object(Guest, "serial_ports", property(ports)):
+            with patch.object(RunningMachine, "serial_ports", property(ports)):
                 yield
         finally:
             for _, proxy in proxies.values():
@@ -241,11 +242,11 @@ def clings() -> contextlib.AbstractContextManager[None]:
 def interchanges_sockets() -> Iterator[None]:
     """The sockets of the ports are interchanged."""
 
-    def ports(self: Guest) -> list[SerialPort]:
+    def ports(self: RunningMachine) -> list[SerialPort]:
         found = _serial_ports.__get__(self)
         return [attrs.evolve(port, path=other.path) for port, other in zip(found, reversed(found), strict=True)]
 
-    with patch.object(Guest, "serial_ports", property(ports)):
+    with patch.object(RunningMachine, "serial_ports", property(ports)):
         yield
 
 

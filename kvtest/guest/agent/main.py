@@ -9,6 +9,7 @@ import selectors
 import shutil
 import socket
 
+from kvtest.guest import early
 from kvtest.guest.agent.cgroup import OOMWatch
 from kvtest.guest.agent.connections import Clients
 from kvtest.guest.agent.console import CONSOLE_PORT, LOG_PORT, DebugConsole, Log
@@ -29,7 +30,10 @@ _BACKLOG = 128
 
 
 def main() -> None:
-    """Serve for ever."""
+    """Serve for ever; as the first process, which finds nothing mounted, in a guest that is made ready before."""
+    if os.getpid() == 1:
+        os.environ.update(early.ENVIRONMENT)
+        early.mount_all()
     agent = ReferenceAgent()
     while True:
         agent.turn()

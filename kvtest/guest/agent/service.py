@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -170,7 +171,7 @@ class Service:
 
     def _details(self, _call: Call, request: Any) -> Any:
         details = self._api.message("grpc.GuestDetailsResponse")(
-            agent_details={"version": VERSION, "init_daemon": False, "supports_seccomp": True},
+            agent_details={"version": VERSION, "init_daemon": os.getpid() == 1, "supports_seccomp": True},
         )
         if request.mem_block_size:
             try:

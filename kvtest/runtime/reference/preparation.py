@@ -29,7 +29,7 @@ def configuration(factory: GuestFactory) -> Configuration:
         factory: Makes guests.
     """
     found = factory.configuration(GuestRequest(image=AGENT_RECIPE), vsock=True)
-    return attrs.evolve(found, disks=DISKS, transports=frozenset((Transport.VHOST_USER_VSOCK,)))
+    return attrs.evolve(found, empty_disks=DISKS, transports=frozenset((Transport.VHOST_USER_VSOCK,)))
 
 
 @contextlib.contextmanager
@@ -40,6 +40,7 @@ def prepared(installation: Installation, factory: GuestFactory) -> Iterator[Inst
         installation: The reference runtime.
         factory: Makes guests as the settings say.
     """
+    factory = factory.with_our_agent()
     found = configuration(factory)
     template = factory.template(found)
     profile = installation.profile
@@ -60,6 +61,6 @@ def find_out(artifacts: Path) -> tuple[Configuration, Template]:
     Args:
         artifacts: Gets what there is to be seen if one has to be made.
     """
-    factory = GuestFactory(load({}, os.environ, {}, Path("/")).settings, artifacts)
+    factory = GuestFactory(load({}, os.environ, {}, Path("/")).settings, artifacts).with_our_agent()
     found = configuration(factory)
     return found, factory.template(found)

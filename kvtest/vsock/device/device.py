@@ -92,6 +92,7 @@ class VsockDevice:
         if self._thread.ident is not None:
             self._thread.join()
         self._drop_front_end()
+        self._switch.close_all()  # who has come since the guest has gone was not greeted yet
         for listener in self._listeners:
             listener.close()
         for path in self._paths:

@@ -37,6 +37,16 @@ def test_what_is_packed_is_unpacked(tree: Path, tmp_path: Path) -> None:
     assert os.readlink(target / "bin") == "usr/bin"
 
 
+def test_archives_that_follow_each_other_are_unpacked_one_by_one(tree: Path, tmp_path: Path) -> None:
+    second = Archive()
+    second.file("second", b"x" * 1000)
+    both, target = make(tree) + second.finish(), tmp_path / "target"
+    middle = extract(both, target)
+    assert not (target / "second").exists()
+    assert extract(both, target, middle) == len(both)
+    assert (target / "second").read_bytes() == b"x" * 1000
+
+
 def test_bytes_do_not_depend_on_times_and_owners(tree: Path) -> None:
     first = make(tree)
     os.utime(tree / "größe", (1, 1))

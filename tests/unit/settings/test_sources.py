@@ -14,7 +14,7 @@ import pytest
 from kvtest.accelerator import AcceleratorChoice
 from kvtest.errors import SettingError
 from kvtest.settings import SETTINGS, LoadedSettings, Setting, Settings, Source, load, markdown
-from kvtest.start import GuestStart, ReadAhead
+from kvtest.start import AgentDisk, AgentStart, GuestStart, ReadAhead
 from kvtest.transport import Transport
 
 HOME = {"HOME": "/home/somebody"}
@@ -59,6 +59,11 @@ def test_defaults(project: Path) -> None:
         guest_kernel=("6.12",),
         guest_image="guest",
         agent=None,
+        agent_start=None,
+        agent_kernel=None,
+        agent_initrd=None,
+        agent_image=None,
+        agent_disk=AgentDisk.VIRTIO_BLK,
         agent_address=None,
         accelerator=AcceleratorChoice.AUTO,
         guest_start=GuestStart.CLONE,
@@ -161,6 +166,8 @@ def _other_value(name: str) -> object:
         "transport": (Transport.VIRTIO_SERIAL,),
         "accelerator": AcceleratorChoice.TCG,
         "guest_start": GuestStart.BOOT,
+        "agent_start": AgentStart.INIT,
+        "agent_disk": AgentDisk.NVME,
         "read_ahead": ReadAhead.OFF,
         "memory": 512,
         "cpus": 2,

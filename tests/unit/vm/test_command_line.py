@@ -4,10 +4,11 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from kvtest.start import AgentDisk
 from kvtest.transport import Transport
 from kvtest.vm import QEMU, Accelerator, Configuration
 from kvtest.vm.command_line import CommandLine, Group, option, raw
-from kvtest.vm.configuration import ColdBoot
+from kvtest.vm.configuration import ColdBoot, Disk
 from kvtest.vm.q35 import command_line
 
 
@@ -46,3 +47,12 @@ def test_only_what_is_asked_for_is_there() -> None:
     assert devices(Transport.VIRTIO_SERIAL).count("virtserialport") == 3
     assert "vhost-user-vsock-pci" in devices(Transport.VHOST_USER_VSOCK)
     assert devices(Transport.VHOST_USER_VSOCK).count("virtserialport") == 1
+
+
+def test_a_machine_without_our_control_daemon_has_no_channel_to_it() -> None:
+    bare = configuration(controlled=False, initramfs=None, disk=Disk(Path("/d,1"), AgentDisk.NVME))
+    words = command_line(bare, "guest", Path("/run/x"), Path("/a/console"), ColdBoot()).words
+    assert "-initrd" not in words
+    assert not [word for word in words if "org.kvtest.control" in word or "id=control" in word]
+    assert "if=none,id=disk,format=raw,file=/d,,1,readonly=on" in words
+    assert "nvme,drive=disk,serial=kvtest" in words

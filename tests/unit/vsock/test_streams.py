@@ -347,3 +347,14 @@ def test_closing_the_device_ends_everything(device: VsockDevice, front_end: Fron
     assert front_end.socket.recv(1) == b""
     assert not device.hybrid_path.exists()
     client.close()
+
+
+def test_a_client_that_has_said_nothing_yet_ends_with_the_device(device: VsockDevice, hybrid: HybridVsock) -> None:
+    with contextlib.ExitStack() as stack:
+        silent, other = (stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) for _ in range(2))
+        for client in (silent, other):
+            client.connect(str(hybrid.path))
+        other.sendall(b"CONNECT 1\n")
+        assert ended_within([other], 10.0) == 1  # there is no guest; whoever came before it has been accepted
+        device.close()
+        assert ended_within([silent], 10.0) == 1
