@@ -370,18 +370,18 @@ def never_pauses(agent: Any) -> None:
 
 
 def refuses_to_remove_what_is_paused(agent: Any) -> None:
-    command, remove = container.Container.command, container.Container.remove
+    pause, remove = container.Container.pause, container.Container.remove
 
-    def remember(self: Any, verb: str, done: Any) -> None:
-        self.paused = verb == "pause"
-        command(self, verb, done)
+    def remember(self: Any, done: Any) -> None:
+        self.paused = True
+        pause(self, done)
 
     def refuse(self: Any, done: Any) -> None:
         if getattr(self, "paused", False):
             raise RPCError(Code.FAILED_PRECONDITION, "it is paused")
         remove(self, done)
 
-    _put(container.Container, "command", remember)
+    _put(container.Container, "pause", remember)
     _put(container.Container, "remove", refuse)
 
 
@@ -685,7 +685,7 @@ def has_a_sandbox_for_each_way_in(agent: Any) -> None:
     assert agent.clients.serve_port(SERIAL_PORT)
     tools = agent.service.sandbox._tools
     tools = container.Tools(
-        tools.reactor, tools.reaper, tools.crun, tools.oom, tools.replies, f"{tools.directory}/serial"
+        tools.reactor, tools.reaper, tools.crun, tools.oom, tools.freezes, tools.replies, f"{tools.directory}/serial"
     )
     other = Service(api.load("agent-3.30"), tools)
     agent.clients._serial._services = other.services

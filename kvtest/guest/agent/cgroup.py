@@ -42,6 +42,11 @@ class Cgroup:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
+    @property
+    def frozen(self) -> bool:
+        """Whether nothing in it runs because it was paused."""
+        return self._table("cgroup.events").get("frozen") == 1
+
     def oom_kills(self) -> int:
         """Return how many processes in it were killed for want of memory."""
         return self._table("memory.events").get("oom_kill", 0)
@@ -91,43 +96,95 @@ class Cgroup:
             return ""
 
 
-class OOMWatch:
-    """Tells when the kernel has killed a process of a container for want of memory.
+class EventFiles:
+    """Files of cgroups that tell of their changes, such as ``cgroup.events``.
 
     Args:
-        reactor: Watches the cgroups' files.
+        reactor: Watches them.
     """
 
     def __init__(self, reactor: Reactor) -> None:
         self._epoll = select.epoll()  # selectors do not wait for EPOLLPRI, by which these files tell of a change
-        self._watched: dict[int, tuple[Cgroup, int, Callable[[], None]]] = {}
+        self._watched: dict[int, Callable[[], None]] = {}
         reactor.watch(self._epoll.fileno(), selectors.EVENT_READ, self._changed)
 
-    def add(self, cgroup: Cgroup, killed: Callable[[], None]) -> int | None:
-        """Call ``killed`` for each process; return what :meth:`remove` takes."""
+    def add(self, path: str, changed: Callable[[], None]) -> int | None:
+        """Call back at each change; return what :meth:`remove` takes, or ``None`` if there is no such file."""
         try:
-            descriptor = os.open(f"{cgroup.path}/memory.events", os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
-        self._watched[descriptor] = (cgroup, cgroup.oom_kills(), killed)
+        self._watched[descriptor] = changed
         self._epoll.register(descriptor, select.EPOLLPRI | select.EPOLLET)
         return descriptor
 
     def remove(self, descriptor: int | None) -> None:
-        """Watch a cgroup no more."""
+        """Watch a file no more."""
         if descriptor is not None and descriptor in self._watched:
             del self._watched[descriptor]
             os.close(descriptor)
 
     def _changed(self) -> None:
         for descriptor, _ in self._epoll.poll(0):
-            self._check(descriptor)
+            changed = self._watched.get(descriptor)
+            if changed is not None:  # it was before another's change was told
+                with contextlib.suppress(OSError):  # the cgroup has gone
+                    os.pread(descriptor, 4096, 0)  # so that the next change is told
+                changed()
 
-    def _check(self, descriptor: int) -> None:
-        cgroup, before, killed = self._watched[descriptor]
-        with contextlib.suppress(OSError):  # the cgroup has gone
-            os.pread(descriptor, 4096, 0)  # so that the next change is told
-        now = cgroup.oom_kills()
-        self._watched[descriptor] = (cgroup, max(now, before), killed)
-        if now > before:
-            killed()
+
+class OOMWatch:
+    """Tells when the kernel has killed a process of a container for want of memory.
+
+    Args:
+        files: Tells of changes.
+    """
+
+    def __init__(self, files: EventFiles) -> None:
+        self._files = files
+
+    def add(self, cgroup: Cgroup, killed: Callable[[], None]) -> int | None:
+        """Call ``killed`` for each process; return what :meth:`remove` takes."""
+        before = cgroup.oom_kills()
+
+        def changed() -> None:
+            nonlocal before
+            now = cgroup.oom_kills()
+            more, before = now > before, max(now, before)
+            if more:
+                killed()
+
+        return self._files.add(f"{cgroup.path}/memory.events", changed)
+
+    def remove(self, descriptor: int | None) -> None:
+        """Watch a cgroup no more."""
+        self._files.remove(descriptor)
+
+
+class FreezeWatch:
+    """Tells when a cgroup has come to a standstill, which it does some time after it was told to.
+
+    Args:
+        files: Tells of changes.
+    """
+
+    def __init__(self, files: EventFiles) -> None:
+        self._files = files
+
+    def when_frozen(self, cgroup: Cgroup, then: Callable[[], None]) -> Callable[[], None]:
+        """Call ``then`` once nothing of a cgroup runs any more, now or later; return what ends the wait for it."""
+        descriptor: int | None = None
+
+        def stop() -> None:
+            nonlocal descriptor
+            self._files.remove(descriptor)
+            descriptor = None
+
+        def look() -> None:
+            if descriptor is not None and cgroup.frozen:
+                stop()
+                then()
+
+        descriptor = self._files.add(f"{cgroup.path}/cgroup.events", look)
+        look()
+        return stop

@@ -14,7 +14,7 @@ from typing import Any
 
 from kvtest.errors import RPCError
 from kvtest.guest.agent import spec as specs
-from kvtest.guest.agent.cgroup import Cgroup, OOMWatch
+from kvtest.guest.agent.cgroup import Cgroup, FreezeWatch, OOMWatch
 from kvtest.guest.agent.crun import Crun, Done
 from kvtest.guest.agent.process import Process, Replies
 from kvtest.guest.agent.reaper import Reaper
@@ -40,17 +40,26 @@ class Tools:
         reaper: Tells of the ends of processes.
         crun: Runs crun.
         oom: Watches for processes that are killed for want of memory.
+        freezes: Watches for containers that come to a standstill.
         replies: How calls of processes are answered.
         directory: Where the containers' own directories are.
     """
 
     def __init__(
-        self, reactor: Reactor, reaper: Reaper, crun: Crun, oom: OOMWatch, replies: Replies, directory: str
+        self,
+        reactor: Reactor,
+        reaper: Reaper,
+        crun: Crun,
+        oom: OOMWatch,
+        freezes: FreezeWatch,
+        replies: Replies,
+        directory: str,
     ) -> None:
         self.reactor = reactor
         self.reaper = reaper
         self.crun = crun
         self.oom = oom
+        self.freezes = freezes
         self.replies = replies
         self.directory = directory
 
@@ -78,6 +87,7 @@ class Container:
         self._cgroup = Cgroup(specs.cgroup_path(spec.Linux.CgroupsPath, name))
         self._oom = oom
         self._oom_watch: int | None = None
+        self._stop_waiting: Callable[[], None] = lambda: None
         self._size = (spec.Process.ConsoleSize.Height, spec.Process.ConsoleSize.Width)
         os.makedirs(self._directory, mode=0o700)
         with open(f"{self._directory}/config.json", "w", encoding="utf-8") as stream:
@@ -142,6 +152,7 @@ class Container:
     def close(self) -> None:
         """Give back all that it has in this process and in the file system."""
         self._tools.oom.remove(self._oom_watch)
+        self._stop_waiting()
         for process in (self._init, *self._execs.values()):
             process.close()
         self._mounts.close()
@@ -227,10 +238,22 @@ class Container:
         """Return the fields of ``grpc.CgroupStats``."""
         return self._cgroup.statistics()
 
-    def command(self, verb: str, done: Done) -> None:
-        """Have crun do something with it: ``pause`` or ``resume``."""
+    def pause(self, done: Done) -> None:
+        """Stop all of its processes; done when they stand still."""
         self._require(State.CREATED, State.STARTED)
-        self._tools.crun.run([verb, self.name], done)
+
+        def paused(failure: str | None) -> None:
+            if failure is not None:
+                done(failure)
+            else:
+                self._stop_waiting = self._tools.freezes.when_frozen(self._cgroup, lambda: done(None))
+
+        self._tools.crun.run(["pause", self.name], paused)
+
+    def resume(self, done: Done) -> None:
+        """Let its processes go on."""
+        self._require(State.CREATED, State.STARTED)
+        self._tools.crun.run(["resume", self.name], done)
 
     def update(self, resources: Any, done: Done) -> None:
         """Change its limits to those of a ``grpc.LinuxResources``."""

@@ -10,7 +10,7 @@ import shutil
 import socket
 
 from kvtest.guest import early
-from kvtest.guest.agent.cgroup import OOMWatch
+from kvtest.guest.agent.cgroup import EventFiles, FreezeWatch, OOMWatch
 from kvtest.guest.agent.connections import Clients
 from kvtest.guest.agent.console import CONSOLE_PORT, LOG_PORT, DebugConsole, Log
 from kvtest.guest.agent.container import Tools
@@ -50,7 +50,8 @@ class ReferenceAgent:
         spoken = api.load(API)
         self.log = Log(self.reactor, listen_vsock(LOG_PORT, 1))
         DebugConsole(self.reactor, reaper, listen_vsock(CONSOLE_PORT, _BACKLOG))
-        tools = Tools(self.reactor, reaper, crun, OOMWatch(self.reactor), replies(spoken), _DIRECTORY)
+        files = EventFiles(self.reactor)
+        tools = Tools(self.reactor, reaper, crun, OOMWatch(files), FreezeWatch(files), replies(spoken), _DIRECTORY)
         self.service = Service(spoken, tools)
         self.clients = Clients(self.reactor, self.service.services, self.service.sandbox.prune, self.log.say)
         self._await_serial_port()

@@ -11,7 +11,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from kvtest.errors import RPCError
-from kvtest.guest.agent.container import Tools
+from kvtest.guest.agent.container import Container, Tools
 from kvtest.guest.agent.crun import Done
 from kvtest.guest.agent.files import copy_file
 from kvtest.guest.agent.process import Replies
@@ -64,8 +64,8 @@ class Service:
                     "WaitProcess": lambda call, request: self._process(request).wait(call),
                     "UpdateContainer": self._update,
                     "StatsContainer": self._stats,
-                    "PauseContainer": lambda call, request: self._command(request, "pause", call),
-                    "ResumeContainer": lambda call, request: self._command(request, "resume", call),
+                    "PauseContainer": lambda call, request: self._container(request).pause(_done(call)),
+                    "ResumeContainer": lambda call, request: self._container(request).resume(_done(call)),
                     "WriteStdin": lambda call, request: self._process(request).input().write(call, request.data),
                     "ReadStdout": lambda call, request: self._read(request, "stdout", call),
                     "ReadStderr": lambda call, request: self._read(request, "stderr", call),
@@ -130,8 +130,8 @@ class Service:
         self.sandbox[request.container_id].signal(request.exec_id, request.signal)
         call.reply(b"")
 
-    def _command(self, request: Any, verb: str, call: Call) -> None:
-        self.sandbox[request.container_id].command(verb, _done(call))
+    def _container(self, request: Any) -> Container:
+        return self.sandbox[request.container_id]
 
     def _update(self, call: Call, request: Any) -> None:
         self.sandbox[request.container_id].update(request.resources, _done(call))
