@@ -51,6 +51,12 @@ class Deadline:
         """Whether the moment has passed."""
         return self._end is not None and time.monotonic() >= self._end
 
+    def extend(self, seconds: float) -> None:
+        """Move the moment, for time that was spent on what it is not the deadline of."""
+        if self._end is not None:
+            self._start += seconds
+            self._end += seconds
+
     def within(self, seconds: float) -> Deadline:
         """Return the earlier of this deadline and ``seconds`` from now."""
         left = self.remaining

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import uuid
+
+from kvtest.ownership.keeper import environment_of
 
 # Not like the name of a setting: those are checked.
 _VARIABLE = "_KVTEST_HEIR_OF"
@@ -21,11 +22,12 @@ class Heirs:
         self._entry = b""
         self._strangers: frozenset[int] = frozenset()
 
-    def mark(self) -> None:
-        """Put the word into this process's environment, once."""
+    def mark(self) -> str:
+        """Put the word into this process's environment, once; return the entry."""
         if not self._entry:
             os.environ[_VARIABLE] = uuid.uuid4().hex
             self._entry = f"{_VARIABLE}={os.environ[_VARIABLE]}".encode()
+        return self._entry.decode()
 
     def find(self) -> list[int]:
         """Return the processes that have the word (proc(5), /proc/PID/environ).
@@ -36,16 +38,10 @@ class Heirs:
             return []
         there = frozenset(int(name) for name in os.listdir("/proc") if name.isdigit())
         # Each is looked at once; a number is not given to another process in the time of a test.
-        found = [pid for pid in there - self._strangers if self._entry in _environment(pid)]
+        found = [pid for pid in there - self._strangers if self._entry in environment_of(pid)]
         self._strangers = there.difference(found)
         return found
 
 
 #: Those of this process.
 HEIRS = Heirs()
-
-
-def _environment(pid: int) -> list[bytes]:
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as stream:
-        return stream.read().split(b"\0")
-    return []

@@ -7,6 +7,7 @@ is a layer in the cache with a key of its own, so that a change of guest code co
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from attrs import frozen
 
 from kvtest.cache import Entry, Progress, Store, fingerprint, silent
+from kvtest.cache.store import Build
 from kvtest.concurrency import at_once
 from kvtest.errors import UsageError
 from kvtest.image import kernel as kernels
@@ -21,6 +23,7 @@ from kvtest.image import root as roots
 from kvtest.image.agent import Agent, find_agent
 from kvtest.image.recipe import Kernel, Recipe, find_kernel, load_recipe
 from kvtest.ownership import temporary_directory
+from kvtest.ownership.use import in_use
 from kvtest.start import AgentStart
 
 # Part of every key: raised when what the builder makes of the same recipe changes.
@@ -135,14 +138,10 @@ class ImageCache:
 
     def _build(self, plan: _Plan, target: Path, progress: Progress) -> dict[str, Any]:
         # Both wait for downloads most of the time.
-        root, kernel = at_once(lambda: self._root(plan, progress), lambda: self._kernel(plan, progress))
-        code = self._code(plan, root, progress)
-        with progress("putting the image together"):
-            (target / _KERNEL).write_bytes((kernel.path / kernels.KERNEL_FILE).read_bytes())
-            with (target / _INITRAMFS).open("wb") as stream:
-                stream.write((root.path / roots.ROOT_FILE).read_bytes())
-                stream.write((kernel.path / kernels.MODULES_FILE).read_bytes())
-                stream.write((code.path / roots.CODE_FILE).read_bytes())
+        with contextlib.ExitStack() as held:
+            root, kernel = at_once(lambda: self._root(plan, progress, held), lambda: self._kernel(plan, progress, held))
+            code = self._code(plan, root, progress, held)
+            self._put_together(root, kernel, code, target, progress)
         return {
             "recipe": plan.recipe_name,
             "kernel": plan.kernel_name,
@@ -151,14 +150,31 @@ class ImageCache:
             "packages": {**root.manifest["packages"], **kernel.manifest["packages"]},
         }
 
-    def _root(self, plan: _Plan, progress: Progress) -> Entry:
+    def _layer(self, name: str, build: Build, progress: Progress, held: contextlib.ExitStack) -> Entry:
+        """Return a layer that nobody removes as long as it is held."""
+        while True:
+            entry = self._layers.get(name, build, progress)
+            with contextlib.suppress(FileNotFoundError):  # it was removed before we held it
+                held.enter_context(in_use(entry.path))
+                return entry
+
+    @staticmethod
+    def _put_together(root: Entry, kernel: Entry, code: Entry, target: Path, progress: Progress) -> None:
+        with progress("putting the image together"):
+            (target / _KERNEL).write_bytes((kernel.path / kernels.KERNEL_FILE).read_bytes())
+            with (target / _INITRAMFS).open("wb") as stream:
+                stream.write((root.path / roots.ROOT_FILE).read_bytes())
+                stream.write((kernel.path / kernels.MODULES_FILE).read_bytes())
+                stream.write((code.path / roots.CODE_FILE).read_bytes())
+
+    def _root(self, plan: _Plan, progress: Progress, held: contextlib.ExitStack) -> Entry:
         def build(target: Path) -> dict[str, Any]:
             with progress(f"root file system of {plan.recipe.suite}"):
                 return _in_scratch(target, lambda scratch: roots.build_root(plan.recipe, self._mirror, scratch, target))
 
-        return self._layers.get(plan.root, build, progress)
+        return self._layer(plan.root, build, progress, held)
 
-    def _kernel(self, plan: _Plan, progress: Progress) -> Entry:
+    def _kernel(self, plan: _Plan, progress: Progress, held: contextlib.ExitStack) -> Entry:
         def build(target: Path) -> dict[str, Any]:
             with progress(f"kernel {plan.kernel_name}"):
                 return _in_scratch(
@@ -166,15 +182,15 @@ class ImageCache:
                     lambda scratch: kernels.build(plan.kernel, plan.recipe.modules, self._mirror, scratch, target),
                 )
 
-        return self._layers.get(plan.modules, build, progress)
+        return self._layer(plan.modules, build, progress, held)
 
-    def _code(self, plan: _Plan, root: Entry, progress: Progress) -> Entry:
+    def _code(self, plan: _Plan, root: Entry, progress: Progress, held: contextlib.ExitStack) -> Entry:
         def build(target: Path) -> dict[str, Any]:
             with progress("guest code"):
                 archive = (root.path / roots.ROOT_FILE).read_bytes()
                 return _in_scratch(target, lambda scratch: roots.build_code(plan.agent, archive, scratch, target))
 
-        return self._layers.get(plan.code, build, progress)
+        return self._layer(plan.code, build, progress, held)
 
 
 @frozen

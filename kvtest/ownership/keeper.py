@@ -16,6 +16,7 @@ keeps messages apart, with descriptors beside them (unix(7), SCM_RIGHTS)::
     {"adopt": 1, "pid": 4712}      tell of an orphan that has become the keeper's child as if it had been started
     {"remove": PATH}      remove it when the owner is gone
     {"keep": PATH}        not any more
+    {"heirs": "NAME=VALUE"}     end the processes then that have this in their environment
     {"remove_cgroups": WORD}    remove the cgroups then whose names begin with it, of every hierarchy
     {"keep_cgroups": WORD}      not any more
 """
@@ -41,6 +42,7 @@ _FIRST_DESCRIPTOR = 3  # that is no standard stream
 DESCRIPTOR_LIMIT = 250  # SCM_MAX_FD is 253
 IN_NAMESPACE = -1  # in place of a descriptor's number: the mount namespace to be in
 _CGROUPS = "/sys/fs/cgroup"
+_ROUNDS = 100  # of looking for processes that others fork while they are being killed
 _MNT_DETACH = 2
 _CLONE_NEWNS = 0x20000
 _MS_REC, _MS_SLAVE, _MS_SHARED = 0x4000, 0x80000, 0x100000  # mount(2)
@@ -67,6 +69,7 @@ class Keeper:
         self._running: dict[int, int] = {}  # from process IDs to the owner's numbers
         self._doomed: dict[str, None] = {}
         self._doomed_cgroups: set[str] = set()
+        self._heirs = b""
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._woken, waker = socket.socketpair()
         self._woken.setblocking(False)
@@ -96,6 +99,8 @@ class Keeper:
             if self._owner.fileno() in ready:
                 ended |= self._take_all()
         self._end_all()
+        if self._heirs:
+            end_heirs(self._heirs)
         for path in self._doomed:
             remove(path)
         if self._doomed_cgroups:
@@ -123,6 +128,8 @@ class Keeper:
             self._doomed[message["remove"]] = None
         elif "keep" in message:
             self._doomed.pop(message["keep"], None)
+        elif "heirs" in message:
+            self._heirs = os.fsencode(message["heirs"])
         elif "remove_cgroups" in message:
             self._doomed_cgroups.add(message["remove_cgroups"])
         elif "keep_cgroups" in message:
@@ -273,6 +280,27 @@ def end(pid: int) -> None:
             if "freezer" in controllers.split(",") and path != "/":
                 with open(f"/sys/fs/cgroup/freezer{path}/freezer.state", "w", encoding="ascii") as state:
                     state.write("THAWED")
+
+
+def end_heirs(entry: bytes) -> None:
+    """Kill the processes that have an entry in their environment, such as what a test has started by itself.
+
+    One that is killed is not waited for: it is somebody else's child.
+    """
+    for _ in range(_ROUNDS):
+        found = [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]
+        heirs = [pid for pid in found if entry in environment_of(pid)]
+        for pid in heirs:
+            end(pid)
+        if not heirs:
+            return
+
+
+def environment_of(pid: int) -> list[bytes]:
+    """Return a process's environment; a zombie has none (proc(5), /proc/PID/environ)."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as stream:
+        return stream.read().split(b"\0")
+    return []
 
 
 def remove(path: str) -> None:

@@ -130,6 +130,10 @@ class Keeper:
         """Take a :meth:`remove` back."""
         self._tell({"keep": os.path.abspath(path)})
 
+    def end_heirs(self, entry: str) -> None:
+        """Have the processes end with us that have an entry in their environment, whosever children they are."""
+        self._tell({"heirs": entry})
+
     def remove_cgroups(self, word: str) -> None:
         """Have the cgroups removed whose names begin with a word if we end without :meth:`keep_cgroups`."""
         self._tell({"remove_cgroups": word})

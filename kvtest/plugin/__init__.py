@@ -13,6 +13,7 @@ from kvtest.plugin import (
     agent_fixtures,
     census,
     collection,
+    endings,
     fixtures,
     kernel_health,
     kernels,
@@ -34,6 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the markers, the fixtures, and what follows a run."""
+    options.check_before_workers(config)
     collection.register_markers(config)
     config.pluginmanager.register(collection, "kvtest-collection")
     config.pluginmanager.register(fixtures, "kvtest-fixtures")
@@ -46,5 +48,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(notes, "kvtest-notes")
     config.pluginmanager.register(plan, "kvtest-plan")
     config.pluginmanager.register(scheduling, "kvtest-scheduling")
+    config.pluginmanager.register(endings, "kvtest-endings")
     config.pluginmanager.register(timeouts, "kvtest-timeouts")
     config.pluginmanager.register(Reporting(config), "kvtest-reporting")

@@ -54,6 +54,17 @@ def loaded(config: pytest.Config) -> LoadedSettings:
     return config.stash[_LOADED]
 
 
+def check_before_workers(config: pytest.Config) -> None:
+    """See that the settings are right before there are workers, each of which would end with the message.
+
+    Raises:
+        pytest.UsageError: One of them is wrong.
+    """
+    given = any(config.getoption(setting.ini_key) or config.getini(setting.ini_key) for setting in SETTINGS.values())
+    if given and getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        loaded(config)
+
+
 def reproduce_command(item: pytest.Item) -> str:
     """Return a command that runs one test again with the same settings, from where this run was started."""
     changed = loaded(item.config).changed()

@@ -46,8 +46,8 @@ class Session:
         self._workers = getattr(config, "workerinput", {}).get("workercount", 1)
         if hasattr(config, "workerinput"):
             die_with_parent(os.getppid())
-        HEIRS.mark()
-        current_keeper()  # lasts as long as this process, so it is there before the first census
+        # Lasts as long as this process, so it is there before the first census.
+        current_keeper().end_heirs(HEIRS.mark())
         self.factory = GuestFactory(self.settings, self.results / "guests", label=f"guest-{worker}")
         self.ledger = Ledger(Marks(), self.settings.census_ignore)
         self._host: LocalHost | None = None

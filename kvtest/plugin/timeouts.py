@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Generator, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -25,11 +26,17 @@ _AGAIN_SECONDS = 10.0
 if TYPE_CHECKING:
     from types import FrameType
 
+    from kvtest.deadline import Deadline
     from kvtest.errors import DeadlineExceededError
 
+_watched: list[Deadline] = []
 
-class _ExpiredError(BaseException):
-    """Ends what takes every ``Exception`` for one of its own, such as a loop that tries for ever."""
+
+class _ExpiredError(pytest.fail.Exception):  # type: ignore[name-defined,misc]
+    """Ends what takes every ``Exception`` for one of its own, such as a loop that tries for ever.
+
+    Like all outcomes of pytest it is no ``Exception``, and does not keep it from the fixtures that are still to end.
+    """
 
 
 @pytest.hookimpl(wrapper=True)
@@ -78,6 +85,7 @@ def watched(item: pytest.Item, awaited: str) -> Iterator[None]:
     from kvtest.plugin.session import session_of
 
     deadline = Deadline(session_of(item.config).settings.test_timeout)
+    _watched.append(deadline)
     error: DeadlineExceededError | None = None
 
     def expire(number: int, frame: FrameType | None) -> None:
@@ -88,7 +96,7 @@ def watched(item: pytest.Item, awaited: str) -> Iterator[None]:
                 before(number, frame)
             return
         if error is not None:
-            raise _ExpiredError
+            raise _ExpiredError(error.message)
         error = deadline.exceeded(awaited)
         keep_diagnosis(item)
         raise error
@@ -101,6 +109,7 @@ def watched(item: pytest.Item, awaited: str) -> Iterator[None]:
         assert error is not None
         raise error.with_traceback(expired.__traceback__) from None
     finally:
+        _watched.remove(deadline)
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, before)
         if theirs[0]:  # one that a fixture has set goes on
@@ -113,9 +122,13 @@ def watched(item: pytest.Item, awaited: str) -> Iterator[None]:
 def suspended() -> Iterator[None]:
     """Do something once that is not the test's to wait for; its time goes on after it."""
     left, interval = signal.setitimer(signal.ITIMER_REAL, 0.0)
+    begin = time.monotonic()
     try:
         yield
     finally:
+        if left:  # and nobody further out has put it off already
+            for deadline in _watched:
+                deadline.extend(time.monotonic() - begin)
         signal.setitimer(signal.ITIMER_REAL, left, interval)
 
 

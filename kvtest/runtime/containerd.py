@@ -11,12 +11,13 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from kvtest.deadline import Deadline
 from kvtest.errors import ContainerdError, KvtestError, MissingToolError, RPCError, ShimError, StateError
 from kvtest.ownership import MountNamespace, OwnedProcess, wait_readable
 from kvtest.rpc.api import load
+from kvtest.rpc.status import Code
 from kvtest.runtime.backend import NAMESPACE, Plan, Surroundings
 from kvtest.runtime.events import Event, EventLog, decode
 from kvtest.runtime.installation import Installation, find_program
@@ -37,6 +38,7 @@ _STARTING_SECONDS = 20.0
 # Milliseconds until a connection is tried again after containerd has ended; a second and more if nobody says so.
 _CHANNEL = [(f"grpc.{which}_reconnect_backoff_ms", 50) for which in ("initial", "min", "max")]
 _ENDING_SECONDS = 10.0
+_FORGETTING_SECONDS = 1.0  # that containerd may take to forget a task after it has published its deletion
 _CONFIGURATION = """\
 version = 2
 root = "{directory}/root"
@@ -251,6 +253,7 @@ class ContainerdBackend:
         self._log = log
         self._containerd = containerd
         self._known: dict[str, Path] = {}  # containers, with their shims' sockets
+        self._lost: set[str] = set()  # those that went with their shims
         self._process: ShimProcess | None = None
         self._address = Path()
         self.cleaned: dict[str, ExitStatus | KvtestError] = {}
@@ -309,8 +312,7 @@ class ContainerdBackend:
         }
         self._containers.call("Create", deadline, container=container)
         try:
-            created = self._tasks.call(
-                "Create",
+            created = self._create_task(
                 deadline,
                 container_id=plan.name,
                 rootfs=[plan.mount],
@@ -322,6 +324,21 @@ class ContainerdBackend:
             raise
         self._learn(plan.name, deadline)
         return int(created.pid)
+
+    def _create_task(self, deadline: Deadline, **fields: Any) -> Any:
+        """Create a task, again where one of that name was lost and containerd is about to forget it.
+
+        It publishes TaskDelete for the task of a dead shim, and takes it out of its list after that (containerd 1.6,
+        runtime/v2/manager.go): for a moment, whoever has seen the event is told that there is such a task.
+        """
+        patience = Deadline(_FORGETTING_SECONDS)
+        while True:
+            try:
+                return self._tasks.call("Create", deadline, **fields)
+            except RPCError as error:
+                lost = fields["container_id"] in self._lost
+                if error.code != Code.ALREADY_EXISTS or not lost or patience.expired:
+                    raise
 
     def _learn(self, name: str, deadline: Deadline) -> None:
         """Learn which shim serves a container, as containerd itself does: from the file in the bundle."""
@@ -352,6 +369,7 @@ class ContainerdBackend:
     def forget_lost(self, name: str) -> None:
         """See :class:`kvtest.runtime.backend.Backend`."""
         self._look_at_socket(name)
+        self._lost.add(name)
         self._containers.call("Delete", _ENDING_SECONDS, id=name)
         self._known.pop(name, None)
 

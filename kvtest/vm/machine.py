@@ -311,6 +311,7 @@ class VM:
         if restoration is None:
             self.release = str(self._control.ping(deadline)["release"])
             self.note("control daemon answered")
+            self._control.personalize(self.name, deadline)
             if Transport.VIRTIO_SERIAL in self.configuration.transports:
                 self._control.await_ports(self.configuration.serial_ports, deadline)
         else:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -42,9 +43,21 @@ def test_an_image_has_a_manifest(built: tuple[ImageCache, Image]) -> None:
     assert cache.images() == [image]
 
 
-def test_the_same_packages_give_the_same_bytes(built: tuple[ImageCache, Image], tmp_path: Path) -> None:
+def test_the_same_packages_give_the_same_bytes_whoever_prunes_meanwhile(
+    built: tuple[ImageCache, Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, first = built
-    second = ImageCache(tmp_path / "another").ensure("6.12")
+    another = ImageCache(tmp_path / "another")
+    put_together = ImageCache._put_together
+    removed: list[str] = []
+
+    def meanwhile(*arguments: Any) -> None:
+        removed.extend(another.prune())
+        put_together(*arguments)
+
+    monkeypatch.setattr(ImageCache, "_put_together", staticmethod(meanwhile))
+    second = another.ensure("6.12")
+    assert removed == [], "layers that a build is about to read"
     assert second.manifest["packages"] == first.manifest["packages"]
     assert second.manifest["files"] == first.manifest["files"]
 

@@ -34,12 +34,16 @@ BOUND = 2.0
 # From nothing, with a template to be made, to the end of the run.
 LONGEST = 9.0
 SUITE = """
+import subprocess
 import pytest
 @pytest.mark.parametrize("number", range(6))
 def test_x(guest, vsock, host, number):
+    own = subprocess.Popen(["sleep", "1000"], start_new_session=True)
     host.run(["true"])
     process = host.start_process(["sh", "-c", "sleep 1000 & sleep 1000"])
     assert guest.run(["true"]).code == 0
+    own.kill()
+    own.wait()
 """
 
 

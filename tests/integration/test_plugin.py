@@ -243,3 +243,33 @@ def test_what_a_guest_printed_does_not_drive_the_terminal(project: pytest.Pytest
     result.assert_outcomes(failed=1)
     assert "red" in result.stdout.str()
     assert "\x1b[2J" not in result.stdout.str()
+
+
+def test_a_test_that_ends_pytest_is_no_success(project: pytest.Pytester, settings: Settings) -> None:
+    project.makepyfile(test_exit="import os\ndef test_exit(artifacts): os._exit(0)\n")
+    result = run(project, settings, "-n0")
+    assert result.ret == 2
+    result.stderr.fnmatch_lines("kvtest: a test has ended pytest itself with os._exit(): this run is incomplete")
+
+
+def test_a_child_that_comes_back_from_a_test_reports_nothing(project: pytest.Pytester, settings: Settings) -> None:
+    project.makepyfile(
+        test_fork="import os\n"
+        "def test_fork(artifacts):\n"
+        "    child = os.fork()\n"
+        "    if child:\n"
+        "        assert os.waitpid(child, 0)[1] != 0\n"
+        "def test_after(artifacts): pass\n"
+    )
+    result = run(project, settings, "-n0")
+    result.assert_outcomes(passed=2)
+    result.stderr.fnmatch_lines("kvtest: a child that *test_fork has forked came back from the test")
+    assert names(project) == ["test_fork::test_after", "test_fork::test_fork"]
+
+
+def test_a_wrong_setting_is_one_message_with_workers_too(project: pytest.Pytester, settings: Settings) -> None:
+    project.makepyfile(test_plain="def test_plain(artifacts): pass\n")
+    result = run(project, settings, "-n2", "--kvtest-memory=abc")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines("ERROR: --kvtest-memory: 'abc' is not a whole number")
+    result.stdout.no_fnmatch_line("*INTERNALERROR*")

@@ -106,3 +106,40 @@ def test_an_instruction_without_a_line_is_interrupted(pytester: pytest.Pytester)
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-n0", "--kvtest-test-timeout=1")
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["first cause: DeadlineExceededError: waited 1.* s for the test to end"])
+
+
+ENDINGS = """
+import threading
+import time
+import pytest
+from kvtest.plugin.timeouts import suspended
+
+@pytest.fixture
+def slow_to_end(guest):
+    yield
+    try:
+        threading.Event().wait()
+    except Exception:
+        pass
+    threading.Event().wait()
+
+def test_ends_slowly(slow_to_end, guest):
+    guest.write_file("/tmp/old", b"")
+
+def test_has_a_guest_of_its_own(guest):
+    assert guest.run(["test", "-e", "/tmp/old"]).code == 1
+
+def test_time_that_is_not_its_own(artifacts):
+    with suspended():
+        threading.Event().wait(3)
+"""
+
+
+def test_fixtures_that_take_too_long_to_end_twice(pytester: pytest.Pytester, settings: Settings) -> None:
+    pytester.makepyfile(test_endings=ENDINGS)
+    result = pytester.runpytest_subprocess(
+        *("-p", "no:cacheprovider", "-n0", f"--kvtest-cache={settings.cache}", "--kvtest-test-timeout=2")
+    )
+    result.assert_outcomes(passed=3, errors=1)
+    result.stdout.fnmatch_lines("*waited 2.* s for the fixtures of the test to end*")
+    result.stderr.no_fnmatch_line("*Traceback*")
