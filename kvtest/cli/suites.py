@@ -20,7 +20,7 @@ from kvtest.cli.options import Given, loaded_of, pytest_flags, with_settings
 from kvtest.cli.status import status_of_run
 from kvtest.errors import SettingError, UnknownNameError, UsageError
 from kvtest.harness import GuestFactory
-from kvtest.host.memory import WORKER_MEMORY, available_memory
+from kvtest.host.memory import workers_with_room
 from kvtest.plugin.collection import is_ours, uses
 from kvtest.report import Results
 from kvtest.report.directory import results_of_one_run
@@ -112,9 +112,9 @@ def workers_for(tests: int, memory: int, asked: str | None = None) -> int:
         memory: MiB of a guest.
         asked: How many the user wants, ``auto`` or a number, which processors do not bound.
     """
-    room = available_memory() // ((memory + WORKER_MEMORY) << 20)
+    room = workers_with_room(memory)
     if asked is not None and asked != "auto":
-        return min(int(asked), max(tests, 1), max(room, 1))
+        return min(int(asked), max(tests, 1), room)
     number = min(tests, len(os.sched_getaffinity(0)), room)
     return number if number > 1 else 0
 

@@ -7,6 +7,15 @@ WORKER_MEMORY = 512
 """MiB that a worker takes besides a guest's memory: pytest, QEMU, and the copy of the memory that vsock needs."""
 
 
+def workers_with_room(memory: int) -> int:
+    """Return how many workers, with a guest each, there is memory for; at least one.
+
+    Args:
+        memory: MiB of a guest.
+    """
+    return max(1, available_memory() // ((memory + WORKER_MEMORY) << 20))
+
+
 def available_memory() -> int:
     """Return how many bytes of memory can be had without swapping (proc(5), /proc/meminfo)."""
     with open("/proc/meminfo", encoding="ascii") as stream:

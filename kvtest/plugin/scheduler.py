@@ -52,6 +52,7 @@ class TemplateScheduling:
         config: pytest's configuration.
         collections: What each worker has collected.
         affinities: What is known of tests, by ID.
+        most: How many workers there is memory for; the others end at once.
     """
 
     def __init__(
@@ -59,7 +60,9 @@ class TemplateScheduling:
         config: pytest.Config,
         collections: Mapping[WorkerController, Sequence[str]],
         affinities: Mapping[str, Affinity],
+        most: int,
     ) -> None:
+        self._most = most
         self._config = config
         self._collections = dict(collections)
         self._pending: dict[WorkerController, list[int]] = {node: [] for node in collections}
@@ -105,7 +108,10 @@ class TemplateScheduling:
         """Give every worker work, if all have collected the same."""
         if not self._started and not self._same_collections():
             return
-        self._started = True
+        if not self._started:
+            self._started = True
+            for node in self.nodes[self._most :]:
+                node.shutdown()
         for node in self.nodes:
             self._provide(node)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kvtest.plugin import notes
+from kvtest.plugin import notes, options
 from kvtest.plugin.collection import guest_request, is_ours, uses
 
 if TYPE_CHECKING:
@@ -88,9 +88,11 @@ class _Scheduler:
             self._undecided = False
             affinities = _told(self._config)
             if affinities and all(self._collections.values()):
+                from kvtest.host.memory import workers_with_room
                 from kvtest.plugin.scheduler import TemplateScheduling
 
-                self._chosen = TemplateScheduling(self._config, self._collections, affinities)
+                most = workers_with_room(options.loaded(self._config).settings.memory)
+                self._chosen = TemplateScheduling(self._config, self._collections, affinities, most)
         self._chosen.schedule()
 
 

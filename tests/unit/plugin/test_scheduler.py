@@ -29,7 +29,8 @@ def scheduling(nodes: list[Node], affinities: list[Affinity], **kwargs: Any) -> 
     tests = [f"test{number}" for number in range(len(affinities))]
     collections: Any = {node: kwargs.get(node.gateway.id, tests) for node in nodes}
     config: Any = kwargs.get("config", SimpleNamespace())
-    return TemplateScheduling(config, collections, dict(zip(tests, affinities, strict=True)))
+    known = dict(zip(tests, affinities, strict=True))
+    return TemplateScheduling(config, collections, known, kwargs.get("most", len(nodes)))
 
 
 def run_to_the_end(scheduler: TemplateScheduling, nodes: list[Node]) -> dict[str, list[int]]:
@@ -47,6 +48,16 @@ def step(scheduler: TemplateScheduling, node: Node) -> bool:
     node.done.append(node.given[len(node.done)])
     scheduler.mark_test_complete(node, node.done[-1])
     return True
+
+
+def test_there_are_no_more_workers_than_there_is_memory_for() -> None:
+    nodes = [Node("a"), Node("b"), Node("c"), Node("d")]
+    scheduler = scheduling(nodes, [Affinity("x")] * 20, most=2)
+    scheduler.schedule()
+    assert [node.shutting_down for node in nodes] == [False, False, True, True]
+    ran = run_to_the_end(scheduler, nodes)
+    assert sorted(test for tests in ran.values() for test in tests) == list(range(20))
+    assert ran["c"] == ran["d"] == []
 
 
 def test_every_test_runs_once_and_every_worker_ends() -> None:
