@@ -197,7 +197,7 @@ def stays_with_a_lost_machine() -> None:
 
     _replace(Tasks, "_shutdown", broken)
     # containerd hides that alone: when it has taken leave of a shim it has "delete" run, and that would end this one.
-    _replace(delete_module, "_end_shim", lambda state: 0)
+    _replace(delete_module, "_end_shim", lambda state, ending: 0)
 
 
 @_in_the_shim("RUNTIME-VM-007", "RUNTIME-VM-015")
@@ -225,9 +225,9 @@ def deletes_only_what_is_there() -> None:
     """A deletion fails where the shim and the machine are gone already."""
     end = delete_module._end_shim
 
-    def broken(state: Path) -> int:
+    def broken(state: Path, *, ending: bool) -> int:
         if not state.is_dir():
             raise ShimError("there is no machine to delete")
-        return end(state)
+        return end(state, ending=ending)
 
     _replace(delete_module, "_end_shim", broken)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -31,11 +30,16 @@ def serve(invocation: Invocation) -> None:
     publisher = Publisher(os.environ.get("TTRPC_ADDRESS"), invocation.namespace)
     with socket.socket(fileno=invocation.socket) as listener:
         path = Path(listener.getsockname())
+
+        def finish() -> None:
+            # Given up before whoever told us to end gets the answer: so they see that we are about to.
+            path.unlink(missing_ok=True)
+            finished.set()
+
         pod = pod_of(specification(invocation.bundle), invocation.name)
-        tasks = Tasks(lambda lost: Machine(pod, state, lost), publisher, finished.set)
+        tasks = Tasks(lambda lost: Machine(pod, state, lost), publisher, finish)
         Server(listener, tasks.api, f"{TASK}.Task", tasks.methods())
         finished.wait()
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
+        path.unlink(missing_ok=True)
     tasks.close()
     publisher.close()
