@@ -262,7 +262,7 @@ def links_the_wrong_device() -> Iterator[None]:
 @contextlib.contextmanager
 def opens_twice() -> Iterator[None]:
     """A port in the guest is a plain file, which anybody can open at any time."""
-    with patch.object(SerialPort, "guest_path", "/etc/hostname"):
+    with patch.object(SerialPort, "guest_path", "/etc/machine-id"):
         yield
 
 
