@@ -21,10 +21,14 @@ from kvtest.errors import LeakError
 from kvtest.guest import libc
 from kvtest.ownership import OwnedProcess, RunDirectory
 from kvtest.ownership.owner import current_keeper
+from kvtest.runtime.installation import root_is_mount_point
 from kvtest.settings import Settings
 
 WORD = f"kvtest{uuid.uuid4().hex[:8]}"
 root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts, cgroups and networks need root: run it with sudo")
+outside = pytest.mark.skipif(
+    not root_is_mount_point(), reason="in a chroot, whose root's propagation cannot be changed: run it outside"
+)
 
 
 @pytest.fixture
@@ -166,6 +170,7 @@ def test_a_mount(ledger: Ledger, tmp_path: Path) -> None:
 
 
 @root
+@outside
 def test_a_mount_in_a_private_namespace(ledger: Ledger, tmp_path: Path) -> None:
     """Of a process that was there before the test, such as a shim of the module."""
     script = "echo ready; read line; mount -t tmpfs nothing /mnt; echo mounted; read line"
@@ -188,6 +193,7 @@ def test_a_mount_in_a_private_namespace(ledger: Ledger, tmp_path: Path) -> None:
 
 
 @root
+@outside
 def test_a_process_with_a_namespace_is_told_without_its_mounts(ledger: Ledger) -> None:
     with subprocess.Popen(["unshare", "--mount", "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
