@@ -7,7 +7,6 @@ are on disks that are plugged in, so that nothing is installed, and no guest boo
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from kvtest.cache import Progress, silent
 from kvtest.deadline import Deadline
 from kvtest.errors import GuestError, HostError, HostLostError, KvtestError, UsageError
 from kvtest.host import bundle, lab_guests
+from kvtest.host.archive import unpack
 from kvtest.host.arriving import ArrivingResults
 from kvtest.host.host import Host
 from kvtest.host.lab_machine import CACHE, SITE, LabMachine
@@ -144,8 +144,7 @@ class Lab(Host):
             raise HostError(f"the artifacts of {self.name} could not be brought: {error.message}") from error
         except KvtestError as error:
             raise self._lost(error) from error
-        with tarfile.open(archive) as stream:
-            stream.extractall(directory, filter="data")
+        unpack(archive, directory)
         archive.unlink()
 
     def _lost(self, error: KvtestError) -> HostLostError:

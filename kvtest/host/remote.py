@@ -11,7 +11,6 @@ import contextlib
 import json
 import shutil
 import signal
-import tarfile
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ from pathlib import Path
 from kvtest.cache import Progress, silent
 from kvtest.errors import HostError, HostLostError
 from kvtest.host import cargo, reception
+from kvtest.host.archive import unpack
 from kvtest.host.arriving import ArrivingResults
 from kvtest.host.frames import Header
 from kvtest.host.host import Host
@@ -147,8 +147,7 @@ class RemoteHost(Host):
                 with archive.open("wb") as stream:
                     while "fetched" not in (answer := self._receive())[0]:
                         stream.write(answer[1] if "archive" in answer[0] else b"")  # a run that goes on still speaks
-                with tarfile.open(archive) as tar:
-                    tar.extractall(directory, filter="data")
+                unpack(archive, directory)
             except OSError as error:
                 raise HostError(f"cannot write artifacts to {directory}: {error.strerror}") from error
 
