@@ -39,3 +39,10 @@ class AgentDisk(StrEnum):
     VIRTIO_BLK = "virtio-blk"
     NVME = "nvme"
     """For kernels that have virtio-blk as a module only."""
+
+
+class PodUse(StrEnum):
+    """Whose pods are that a test leaves as it has found them."""
+
+    SHARED = "shared"
+    OWN = "own"

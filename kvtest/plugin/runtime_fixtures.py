@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fixtures of the runtime ring: ``pod``, ``pods``, ``runtime`` and ``driver``."""
+"""The fixtures of the runtime ring: ``pod``, ``shared_pod``, ``pods``, ``runtime`` and ``driver``."""
 
 from __future__ import annotations
 
@@ -67,3 +67,21 @@ def pods(runtime: RuntimeUnderTest, driver: Driver) -> Iterator[Pods]:
 def pod(pods: Pods) -> Pod:
     """A pod whose shim has been started, without a container."""
     return pods.start()
+
+
+@pytest.fixture
+def shared_pod(request: pytest.FixtureRequest, pods: Pods) -> Iterator[Pod]:
+    """A pod that other tests have used and will use: for tests that leave it as they have found it.
+
+    It has a container already, which stays, as pods of Kubernetes have; what else the test has in it ends with the
+    test. It is a pod of the test's own where the runtime has no pods of several containers, or the settings say so.
+    """
+    from kvtest.plugin.session import session_of
+    from kvtest.start import PodUse
+
+    runtime = pods.runtime
+    if session_of(request.config).settings.pods is PodUse.OWN or "group" not in runtime.installation.profile.features:
+        yield pods.start()
+        return
+    with runtime.shared.lend(pods.driver) as pod:
+        yield pod

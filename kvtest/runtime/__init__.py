@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kvtest.runtime.backend import Driver
-    from kvtest.runtime.factory import Pods, RuntimeUnderTest
     from kvtest.runtime.pod import Container, Pod, Process
+    from kvtest.runtime.pods import Pods
     from kvtest.runtime.sink import Sink
     from kvtest.runtime.tasks import ExitStatus, Status
+    from kvtest.runtime.under_test import RuntimeUnderTest
 
 __all__ = ["Container", "Driver", "ExitStatus", "Pod", "Pods", "Process", "RuntimeUnderTest", "Sink", "Status"]
 
@@ -24,9 +25,9 @@ _HOMES = {
     "Driver": "backend",
     "ExitStatus": "tasks",
     "Pod": "pod",
-    "Pods": "factory",
+    "Pods": "pods",
     "Process": "pod",
-    "RuntimeUnderTest": "factory",
+    "RuntimeUnderTest": "under_test",
     "Sink": "sink",
     "Status": "tasks",
 }

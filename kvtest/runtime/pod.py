@@ -40,13 +40,13 @@ class Process:
         self._pod = pod
         self._container = container
         self.name = name
-        self._streams = streams
+        self.streams = streams
         self.pid = 0
 
     @property
     def stdout(self) -> Output:
         """What it writes."""
-        return self._streams.stdout
+        return self.streams.stdout
 
     @property
     def stderr(self) -> Output:
@@ -55,9 +55,9 @@ class Process:
         Raises:
             StateError: It has a terminal.
         """
-        if self._streams.stderr is None:
+        if self.streams.stderr is None:
             raise StateError("a process with a terminal has one output")
-        return self._streams.stderr
+        return self.streams.stderr
 
     @property
     def stdin(self) -> Input:
@@ -66,9 +66,9 @@ class Process:
         Raises:
             StateError: It was created without.
         """
-        if self._streams.stdin is None:
+        if self.streams.stdin is None:
             raise StateError("the process has no input", hint="create it with stdin=True")
-        return self._streams.stdin
+        return self.streams.stdin
 
     def start(self, within: Deadline | float = PATIENCE) -> None:
         """Start it."""
@@ -357,6 +357,22 @@ class Pod:
     def delete_again(self, container: str) -> ExitStatus:
         """Have the shim's program remove once more what is left of a container; only where kvtest runs the shims."""
         return self.backend.delete(container)
+
+    def end_all_but(self, kept: Container, within: Deadline | float) -> None:
+        """End its containers but one, and give back what is ours of them.
+
+        Raises:
+            KvtestError: Something did not end.
+        """
+        deadline = Deadline.of(within)
+        for container in list(self.containers):
+            if container is not kept:
+                self._end(container, deadline)
+        with self._lock:
+            given_back = [streams for streams in self._streams if streams is not kept.streams]
+            self._streams = [kept.streams]
+        for streams in given_back:
+            streams.close()
 
     def end(self, within: Deadline | float) -> None:
         """End its containers in order, and its shim; what a shim that is gone has left is not looked after.

@@ -26,7 +26,7 @@ from kvtest.settings.values import (
     Text,
     WholeNumber,
 )
-from kvtest.start import AgentDisk, AgentStart, GuestStart, ReadAhead
+from kvtest.start import AgentDisk, AgentStart, GuestStart, PodUse, ReadAhead
 from kvtest.transport import EVERYWHERE, Transport
 
 _METADATA = "kvtest.setting"
@@ -253,6 +253,13 @@ class Settings:
             None,
             "How many pods the runtime ring makes and destroys one after another",
             default_text="100, or 10 of a runtime whose pods are virtual machines",
+        )
+    )
+    pods: PodUse = attrs.field(
+        metadata=_about(
+            Choice(PodUse, "use of pods"),
+            PodUse.SHARED.value,
+            "Whether tests of the runtime ring that leave a pod as they found it share one, or each has its own",
         )
     )
     run_directory: Path | None = attrs.field(

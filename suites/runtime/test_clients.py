@@ -21,8 +21,8 @@ pytestmark = pytest.mark.capability("runtime")
 
 @requirement("RUNTIME-EXEC-001")
 @pytest.mark.parametrize("count", [2, 8, 16])
-def test_processes_have_their_own_output_and_status(pod: Pod, count: int) -> None:
-    container = pod.run(FOREVER)
+def test_processes_have_their_own_output_and_status(shared_pod: Pod, count: int) -> None:
+    container = shared_pod.run(FOREVER)
 
     def execute(number: int) -> tuple[bytes, int]:
         process = container.exec(["sh", "-c", f"yes {number:04} | head -c 100000; exit {number}"], within=PATIENCE)
@@ -35,8 +35,8 @@ def test_processes_have_their_own_output_and_status(pod: Pod, count: int) -> Non
 
 
 @requirement("RUNTIME-EXEC-001")
-def test_conversations_do_not_mix(pod: Pod) -> None:
-    container = pod.run(FOREVER)
+def test_conversations_do_not_mix(shared_pod: Pod) -> None:
+    container = shared_pod.run(FOREVER)
     processes = [container.exec(["cat"], stdin=True) for _ in range(6)]
     for turn in range(3):
         for number, process in enumerate(processes):
@@ -49,8 +49,8 @@ def test_conversations_do_not_mix(pod: Pod) -> None:
 
 @requirement("RUNTIME-EXEC-002")
 @pytest.mark.parametrize("end", ["itself", "killed"])
-def test_the_end_of_a_process_leaves_the_container_running(pod: Pod, end: str) -> None:
-    container = pod.run(FOREVER)
+def test_the_end_of_a_process_leaves_the_container_running(shared_pod: Pod, end: str) -> None:
+    container = shared_pod.run(FOREVER)
     process = container.exec(["true"] if end == "itself" else FOREVER)
     if end == "killed":
         process.kill()
@@ -61,8 +61,8 @@ def test_the_end_of_a_process_leaves_the_container_running(pod: Pod, end: str) -
 
 
 @requirement("RUNTIME-EXEC-003")
-def test_a_program_that_does_not_exist_fails_to_start(pod: Pod) -> None:
-    container = pod.run(FOREVER)
+def test_a_program_that_does_not_exist_fails_to_start(shared_pod: Pod) -> None:
+    container = shared_pod.run(FOREVER)
     process = container.exec(["no-such-program"], start=False)
     with pytest.raises(RPCError, match="no-such-program"):
         process.start()
@@ -77,23 +77,23 @@ def _stays_responsive(pod: Pod, container: Container) -> None:
 
 @requirement("RUNTIME-CLIENTS-001")
 @pytest.mark.parametrize("waiters", [1, 64])
-def test_who_waits_stops_nobody(pod: Pod, waiters: int) -> None:
-    container = pod.run(FOREVER)
+def test_who_waits_stops_nobody(shared_pod: Pod, waiters: int) -> None:
+    container = shared_pod.run(FOREVER)
     waiting = [container.waiting(PATIENCE) for _ in range(waiters)]
-    _stays_responsive(pod, container)
+    _stays_responsive(shared_pod, container)
     container.kill()
     assert [pending.result(PATIENCE).status for pending in waiting] == [137] * waiters
 
 
 @requirement("RUNTIME-CLIENTS-001")
 @pytest.mark.parametrize("driver", ["direct"], indirect=True)
-def test_a_shim_has_many_clients(pod: Pod) -> None:
-    container = pod.run(FOREVER)
-    clients = [connect_again(pod.address) for _ in range(8)]
+def test_a_shim_has_many_clients(shared_pod: Pod) -> None:
+    container = shared_pod.run(FOREVER)
+    clients = [connect_again(shared_pod.address) for _ in range(8)]
     waiting = [client.waiting(container.id, "", PATIENCE) for client in clients]
     for client in clients:
-        assert client.state(container.id, "", pod.profile.call_bound) is Status.RUNNING
-    _stays_responsive(pod, container)
+        assert client.state(container.id, "", shared_pod.profile.call_bound) is Status.RUNNING
+    _stays_responsive(shared_pod, container)
     container.kill()
     assert [pending.result(PATIENCE).status for pending in waiting] == [137] * 8
     for client in clients:
@@ -112,28 +112,28 @@ def test_a_shim_has_many_clients(pod: Pod) -> None:
     ],
 )
 @pytest.mark.parametrize("driver", ["direct"], indirect=True)
-def test_a_client_that_misbehaves_changes_nothing(pod: Pod, sent: bytes) -> None:
-    container = pod.run(FOREVER)
+def test_a_client_that_misbehaves_changes_nothing(shared_pod: Pod, sent: bytes) -> None:
+    container = shared_pod.run(FOREVER)
     waiting = container.waiting(PATIENCE)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.connect(str(pod.address))
+        client.connect(str(shared_pod.address))
         client.sendall(sent)
-        _stays_responsive(pod, container)
-    _stays_responsive(pod, container)
+        _stays_responsive(shared_pod, container)
+    _stays_responsive(shared_pod, container)
     container.kill()
     assert waiting.result(PATIENCE).status == 137
 
 
 @requirement("RUNTIME-CLIENTS-002")
 @pytest.mark.parametrize("driver", ["direct"], indirect=True)
-def test_a_client_that_vanishes_while_it_waits_changes_nothing(pod: Pod) -> None:
-    container = pod.run(FOREVER)
+def test_a_client_that_vanishes_while_it_waits_changes_nothing(shared_pod: Pod) -> None:
+    container = shared_pod.run(FOREVER)
     waiting = container.waiting(PATIENCE)
     for _ in range(8):
-        client = connect_again(pod.address)
+        client = connect_again(shared_pod.address)
         client.waiting(container.id, "", PATIENCE)
         client.service.client.close()
-    _stays_responsive(pod, container)
+    _stays_responsive(shared_pod, container)
     container.kill()
     assert waiting.result(PATIENCE).status == 137
 

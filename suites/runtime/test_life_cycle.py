@@ -28,8 +28,8 @@ def test_a_shim_tells_its_address_and_answers_there(pods: Pods) -> None:
 
 
 @requirement("RUNTIME-LIFE-001")
-def test_each_step_leads_to_its_state(pod: Pod) -> None:
-    container = pod.create(FOREVER)
+def test_each_step_leads_to_its_state(shared_pod: Pod) -> None:
+    container = shared_pod.create(FOREVER)
     assert container.state() is Status.CREATED
     container.start()
     assert container.state() is Status.RUNNING
@@ -55,8 +55,8 @@ def test_a_shim_that_never_had_a_container_ends(pod: Pod) -> None:
 
 
 @requirement("RUNTIME-LIFE-003")
-def test_a_running_container_is_not_deleted(pod: Pod) -> None:
-    container = pod.run(FOREVER)
+def test_a_running_container_is_not_deleted(shared_pod: Pod) -> None:
+    container = shared_pod.run(FOREVER)
     with pytest.raises(RPCError):
         container.delete()
     assert container.state() is Status.RUNNING
@@ -64,8 +64,8 @@ def test_a_running_container_is_not_deleted(pod: Pod) -> None:
 
 
 @requirement("RUNTIME-LIFE-004")
-def test_what_does_not_exist_is_not_found(pod: Pod) -> None:
-    container = pod.run(FOREVER)
+def test_what_does_not_exist_is_not_found(shared_pod: Pod) -> None:
+    container = shared_pod.run(FOREVER)
     process = container.exec(["true"])
     process.wait(PATIENCE)
     process.delete()
@@ -92,16 +92,16 @@ def test_nothing_stays_after_a_container_was_deleted(pod: Pod, census: Ledger, p
 
 @requirement("RUNTIME-EXIT-001")
 @pytest.mark.parametrize("status", [0, 1, 42, 126, 255])
-def test_the_exit_status_is_told(pod: Pod, status: int) -> None:
-    container = pod.run(["sh", "-c", f"exit {status}"])
+def test_the_exit_status_is_told(shared_pod: Pod, status: int) -> None:
+    container = shared_pod.run(["sh", "-c", f"exit {status}"])
     waited = container.wait(PATIENCE)
     assert waited.status == status
     assert container.delete() == waited
 
 
 @requirement("RUNTIME-EXIT-001")
-def test_the_exit_status_of_a_process_beside_the_first_is_told(pod: Pod) -> None:
-    container = pod.run(FOREVER)
+def test_the_exit_status_of_a_process_beside_the_first_is_told(shared_pod: Pod) -> None:
+    container = shared_pod.run(FOREVER)
     for status in (0, 3, 255):
         process = container.exec(["sh", "-c", f"exit {status}"])
         waited = process.wait(PATIENCE)
@@ -110,8 +110,8 @@ def test_the_exit_status_of_a_process_beside_the_first_is_told(pod: Pod) -> None
 
 
 @requirement("RUNTIME-EXIT-002")
-def test_a_signal_is_told_by_the_exit_status(pod: Pod) -> None:
-    container = pod.run(FOREVER)
+def test_a_signal_is_told_by_the_exit_status(shared_pod: Pod) -> None:
+    container = shared_pod.run(FOREVER)
     for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1):
         # Not the first one, which the kernel protects from signals that it does not handle (pid_namespaces(7)).
         process = container.exec(FOREVER)
@@ -120,8 +120,8 @@ def test_a_signal_is_told_by_the_exit_status(pod: Pod) -> None:
 
 
 @requirement("RUNTIME-EXIT-003")
-def test_everybody_who_waits_gets_the_exit_status(pod: Pod) -> None:
-    container = pod.run(["sh", "-c", "read line; exit 7"], stdin=True)
+def test_everybody_who_waits_gets_the_exit_status(shared_pod: Pod) -> None:
+    container = shared_pod.run(["sh", "-c", "read line; exit 7"], stdin=True)
     waiting = [container.waiting(PATIENCE) for _ in range(4)]
     container.stdin.write(b"\n", PATIENCE)
     assert [pending.result(PATIENCE).status for pending in waiting] == [7] * 4
@@ -129,8 +129,8 @@ def test_everybody_who_waits_gets_the_exit_status(pod: Pod) -> None:
 
 
 @requirement("RUNTIME-KILL-001")
-def test_a_signal_can_be_handled(pod: Pod) -> None:
-    container = pod.run(["sh", "-c", "trap 'echo handled; exit 5' TERM; echo ready; while :; do sleep 1; done"])
+def test_a_signal_can_be_handled(shared_pod: Pod) -> None:
+    container = shared_pod.run(["sh", "-c", "trap 'echo handled; exit 5' TERM; echo ready; while :; do sleep 1; done"])
     container.stdout.read_until(b"ready\n", PATIENCE)
     container.kill(signal.SIGTERM)
     assert container.wait(PATIENCE).status == 5
@@ -139,8 +139,8 @@ def test_a_signal_can_be_handled(pod: Pod) -> None:
 
 @requirement("RUNTIME-PAUSE-001")
 @pytest.mark.capability("runtime-pause")
-def test_a_paused_container_does_nothing(pod: Pod) -> None:
-    container = pod.run(["cat"], stdin=True)
+def test_a_paused_container_does_nothing(shared_pod: Pod) -> None:
+    container = shared_pod.run(["cat"], stdin=True)
     container.pause()
     assert container.state() is Status.PAUSED
     container.stdin.write(b"hello\n", PATIENCE)
@@ -153,8 +153,8 @@ def test_a_paused_container_does_nothing(pod: Pod) -> None:
 
 @requirement("RUNTIME-STATS-001")
 @pytest.mark.capability("runtime-stats")
-def test_what_a_container_uses_is_told(pod: Pod) -> None:
-    container = pod.run(FOREVER)
+def test_what_a_container_uses_is_told(shared_pod: Pod) -> None:
+    container = shared_pod.run(FOREVER)
     kind, message = container.stats()
     assert "Metrics" in kind
     assert message
@@ -162,8 +162,8 @@ def test_what_a_container_uses_is_told(pod: Pod) -> None:
 
 @requirement("RUNTIME-PIDS-001")
 @pytest.mark.capability("runtime-pids")
-def test_the_processes_of_a_container_are_told(pod: Pod) -> None:
-    container = pod.run(FOREVER)
+def test_the_processes_of_a_container_are_told(shared_pod: Pod) -> None:
+    container = shared_pod.run(FOREVER)
     process = container.exec(FOREVER)
     assert set(container.pids()) == {container.pid, process.pid}
     namespaces = {os.readlink(f"/proc/{pid}/ns/pid") for pid in container.pids()}

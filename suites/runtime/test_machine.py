@@ -11,6 +11,7 @@ import pytest
 
 from kvtest import Container, Pod, Pods, Status, requirement
 from kvtest.census import Ledger
+from kvtest.deadline import Deadline
 from kvtest.runtime.neighbours import undisturbed
 from kvtest.runtime.phases import FOREVER, PATIENCE, live_again, reach
 
@@ -75,15 +76,18 @@ def test_an_exit_status_from_before_is_kept(pod: Pod) -> None:
 
 
 @requirement("RUNTIME-VM-002")
-@pytest.mark.parametrize("phase", ["running", "exec"])
-def test_a_machine_that_hangs_is_noticed(pod: Pod, phase: str) -> None:
-    container = reach(pod, phase)
-    waiting = container.waiting(PATIENCE)
-    end_machine(pod, signal.SIGSTOP)
-    bound, status = pod.profile.detection_bound, pod.profile.status_of_lost_vm
-    assert waiting.result(bound).status == status
-    pod.events.expect("TaskExit", container.id, status=status, within=bound)
-    assert container.delete().status == status
+def test_a_machine_that_hangs_is_noticed(pods: Pods) -> None:
+    """Where nothing happens, and where output is under way."""
+    started = pods.start_many(2)
+    containers = [reach(pod, phase) for pod, phase in zip(started, ("running", "exec"), strict=True)]
+    waiting = [container.waiting(PATIENCE) for container in containers]
+    for pod in started:
+        end_machine(pod, signal.SIGSTOP)
+    within, status = Deadline(started[0].profile.detection_bound), started[0].profile.status_of_lost_vm
+    assert [one.result(within).status for one in waiting] == [status, status]
+    for pod, container in zip(started, containers, strict=True):
+        pod.events.expect("TaskExit", container.id, status=status, within=within)
+        assert container.delete().status == status
 
 
 @requirement("RUNTIME-VM-003")

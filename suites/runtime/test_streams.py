@@ -18,18 +18,18 @@ pytestmark = pytest.mark.capability("runtime")
 
 
 @requirement("RUNTIME-STDIO-001")
-def test_output_and_errors_are_kept_apart(pod: Pod) -> None:
-    container = pod.run(["sh", "-c", "echo one; echo two >&2; echo three"])
+def test_output_and_errors_are_kept_apart(shared_pod: Pod) -> None:
+    container = shared_pod.run(["sh", "-c", "echo one; echo two >&2; echo three"])
     assert container.stdout.read_all(PATIENCE) == b"one\nthree\n"
     assert container.stderr.read_all(PATIENCE) == b"two\n"
 
 
 @requirement("RUNTIME-STDIO-001")
 @pytest.mark.parametrize("size", [0, 1, 65536, 8 << 20])
-def test_output_arrives_whole(pod: Pod, size: int) -> None:
+def test_output_arrives_whole(shared_pod: Pod, size: int) -> None:
     """As many bytes as were written, and the same ones: both sides compute their digest."""
     script = f"head -c {size} /dev/urandom > /tmp/data; cat /tmp/data; sha256sum < /tmp/data >&2"
-    container = pod.run(["sh", "-c", script])
+    container = shared_pod.run(["sh", "-c", script])
     output = container.stdout.read_all(PATIENCE)
     assert len(output) == size
     assert container.stderr.read_all(PATIENCE).split()[0].decode() == hashlib.sha256(output).hexdigest()
@@ -37,17 +37,17 @@ def test_output_arrives_whole(pod: Pod, size: int) -> None:
 
 
 @requirement("RUNTIME-STDIO-001")
-def test_output_of_a_process_beside_the_first_arrives_whole(pod: Pod) -> None:
-    container = pod.run(FOREVER)
+def test_output_of_a_process_beside_the_first_arrives_whole(shared_pod: Pod) -> None:
+    container = shared_pod.run(FOREVER)
     output = container.output_of(["sh", "-c", "yes kvtest | head -c 1000000"])
     assert_equal(output, (b"kvtest\n" * 142858)[:1000000])
 
 
 @requirement("RUNTIME-STDIO-002")
 @pytest.mark.parametrize("where", ["first", "beside"])
-def test_input_arrives_and_is_ended(pod: Pod, where: str) -> None:
+def test_input_arrives_and_is_ended(shared_pod: Pod, where: str) -> None:
     data = pattern(1, 50_000)
-    container = pod.run(["cat"] if where == "first" else FOREVER, stdin=where == "first")
+    container = shared_pod.run(["cat"] if where == "first" else FOREVER, stdin=where == "first")
     process = container if where == "first" else container.exec(["cat"], stdin=True)
     process.stdin.write(data, PATIENCE)
     process.close_io()
@@ -58,9 +58,9 @@ def test_input_arrives_and_is_ended(pod: Pod, where: str) -> None:
 
 @requirement("RUNTIME-STDIO-003")
 @pytest.mark.parametrize("where", ["first", "beside"])
-def test_a_process_can_have_a_terminal(pod: Pod, where: str) -> None:
+def test_a_process_can_have_a_terminal(shared_pod: Pod, where: str) -> None:
     script = ["sh", "-c", "test -t 0 && test -t 1 && echo terminal"]
-    container = pod.run(script if where == "first" else FOREVER, terminal=where == "first")
+    container = shared_pod.run(script if where == "first" else FOREVER, terminal=where == "first")
     process = container if where == "first" else container.exec(script, terminal=True)
     assert process.stdout.read_all(PATIENCE) == b"terminal\r\n"
     assert process.wait(PATIENCE).status == 0

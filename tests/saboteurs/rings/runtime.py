@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.saboteurs import calls, containerd, shims
 from tests.saboteurs.registry import Fault
 
-OPTIONS = ("--runtime", str(Path(__file__).parents[1] / "runtime.toml"), "--census-timeout", "2")
+OPTIONS = ("--runtime", str(Path(__file__).parents[1] / "runtime.toml"), "--census-timeout", "2", "--pods", "own")
 
 FAULTS = [
     # Life cycle

@@ -10,7 +10,7 @@ import pytest
 
 import kvtest.runtime
 
-HEAVY = ("kvtest.harness", "kvtest.vm", "kvtest.image", "kvtest.census", "kvtest.runtime.factory")
+HEAVY = ("kvtest.harness", "kvtest.vm", "kvtest.image", "kvtest.census", "kvtest.runtime.under_test")
 
 
 @pytest.mark.parametrize("action", ["start", "delete"])

@@ -14,7 +14,7 @@ import pytest
 from kvtest.accelerator import AcceleratorChoice
 from kvtest.errors import SettingError
 from kvtest.settings import SETTINGS, LoadedSettings, Setting, Settings, Source, load, markdown
-from kvtest.start import AgentDisk, AgentStart, GuestStart, ReadAhead
+from kvtest.start import AgentDisk, AgentStart, GuestStart, PodUse, ReadAhead
 from kvtest.transport import Transport
 
 HOME = {"HOME": "/home/somebody"}
@@ -77,6 +77,7 @@ def test_defaults(project: Path) -> None:
         shim=None,
         runtime_config=None,
         pods_in_a_row=None,
+        pods=PodUse.SHARED,
         run_directory=None,
         ssh_key=None,
         ssh_known_hosts=None,
@@ -172,6 +173,7 @@ def _other_value(name: str) -> object:
         "memory": 512,
         "cpus": 2,
         "pods_in_a_row": 30,
+        "pods": "own",
         "boot_timeout": 7.5,
         "request_timeout": 8,
         "test_timeout": 7,
