@@ -80,27 +80,28 @@ def _raw_terminal(process: Process) -> Iterator[None]:
     """Hand every key to the guest, and every change of our size."""
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
-    resized = threading.Event()
-    resized.set()  # for a change before we listened
-    ended = False
+    changes, teller = os.pipe()
+    os.set_blocking(teller, False)
+    os.write(teller, b"\0")  # for a change before we listened
 
     def follow() -> None:
-        # Not in the signal handler: it may interrupt a call on the same channel.
-        while resized.wait() and not ended:
-            resized.clear()
-            with contextlib.suppress(GuestError, ConnectionLostError):
-                process.resize(*_size())
+        with open(changes, "rb", 0) as told:
+            while told.read(_CHUNK):
+                with contextlib.suppress(GuestError, ConnectionLostError):
+                    process.resize(*_size())
 
-    follower = threading.Thread(target=follow, name="kvtest-shell-size", daemon=True)
-    previous = signal.signal(signal.SIGWINCH, lambda _number, _frame: resized.set())
+    # Not in the handler: it may interrupt a call on the same channel, and comes late where the kernel gives the
+    # signal to another thread than ours, which waits.
+    previous = signal.signal(signal.SIGWINCH, lambda _number, _frame: None)
+    told_before = signal.set_wakeup_fd(teller, warn_on_full_buffer=False)
     try:
         tty.setraw(descriptor)
-        follower.start()
+        threading.Thread(target=follow, name="kvtest-shell-size", daemon=True).start()
         yield
     finally:
+        signal.set_wakeup_fd(told_before)
         signal.signal(signal.SIGWINCH, previous)
-        ended = True
-        resized.set()
+        os.close(teller)
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 

@@ -18,7 +18,7 @@ import sys
 import termios
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import pytest
 from attrs import evolve
@@ -284,6 +284,25 @@ class Terminal:
             set_size(0, 30, 90)
             os.environ["KVTEST_CACHE"] = str(settings.cache)
             os.execv(COMMAND[0], [*COMMAND, *arguments])
+        self._pidfd = os.pidfd_open(self.pid)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.pid >= 0:
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        os.close(self._pidfd)
+        os.close(self.descriptor)
+
+    def exit_code(self) -> int:
+        """Wait for its end and return its exit code."""
+        ended, _, _ = select.select([self._pidfd], [], [], 60)
+        assert ended, f"it goes on; {self.seen!r}"
+        _, status = os.waitpid(self.pid, 0)
+        self.pid = -1
+        return os.waitstatus_to_exitcode(status)
 
     def type(self, text: bytes) -> None:
         os.write(self.descriptor, text)
@@ -298,23 +317,21 @@ class Terminal:
 
 
 def test_an_interactive_shell(settings: Settings) -> None:
-    terminal = Terminal(settings, "shell")
-    terminal.expect(b"guest:/# ")
-    terminal.type(b"stty size; echo $((40 + 2))\r")
-    terminal.expect(b"30 90")
-    terminal.expect(b"42")
-    set_size(terminal.descriptor, 40, 120)
-    terminal.type(b"until stty size | grep 120; do :; done; echo resized\r")
-    terminal.expect(b"40 120")
-    terminal.expect(b"resized")
-    terminal.type(b"echo $((6 * 7))nd sleep; sleep 1000\r")
-    terminal.expect(b"42nd sleep")  # from here on the terminal is the command's
-    terminal.type(b"\x03")  # Ctrl-C is for the guest
-    terminal.type(b"echo still; exit 5\r")
-    terminal.expect(b"still")
-    _, status = os.waitpid(terminal.pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 5
-    os.close(terminal.descriptor)
+    with Terminal(settings, "shell") as terminal:
+        terminal.expect(b"guest:/# ")
+        terminal.type(b"stty size; echo $((40 + 2))\r")
+        terminal.expect(b"30 90")
+        terminal.expect(b"42")
+        set_size(terminal.descriptor, 40, 120)
+        terminal.type(b"until stty size | grep 120; do :; done; echo resized\r")
+        terminal.expect(b"40 120")
+        terminal.expect(b"resized\r\nguest:/# ")
+        terminal.type(b"echo $((6 * 7))nd sleep; sleep 1000\r")
+        terminal.expect(b"42nd sleep")  # from here on the terminal is the command's
+        terminal.type(b"\x03")  # Ctrl-C is for the guest
+        terminal.expect(b"guest:/# ")  # what is typed before it may be thrown away with the rest of the line
+        terminal.type(b"exit 5\r")
+        assert terminal.exit_code() == 5
 
 
 def test_without_root_building_images_needs_ranges_of_ids(
