@@ -326,8 +326,9 @@ def test_an_interactive_shell(settings: Settings) -> None:
         terminal.type(b"until stty size | grep 120; do :; done; echo resized\r")
         terminal.expect(b"40 120")
         terminal.expect(b"resized\r\nguest:/# ")
-        terminal.type(b"echo $((6 * 7))nd sleep; sleep 1000\r")
-        terminal.expect(b"42nd sleep")  # from here on the terminal is the command's
+        # Said by the command itself, so that the terminal is its own by then, and not the shell's.
+        terminal.type(b"sh -c 'echo $((6 * 7))nd sleep; exec sleep 1000'\r")
+        terminal.expect(b"42nd sleep")
         terminal.type(b"\x03")  # Ctrl-C is for the guest
         terminal.expect(b"guest:/# ")  # what is typed before it may be thrown away with the rest of the line
         terminal.type(b"exit 5\r")
