@@ -136,16 +136,20 @@ class Lab(Host):
         try:
             if self._guest.run(["test", "-d", _RESULTS]).code != 0:
                 return
-            brought = f"rm -f {RESULTS_FILE} {JUNIT_FILE}"  # ours have the names and paths of this machine
-            self._guest.run(["sh", "-c", f"cd {_RESULTS} && {brought} && tar -cf {_ARCHIVE} ."]).check()
-            archive = directory / "lab.tar"
-            archive.write_bytes(self._guest.read_file(_ARCHIVE))
+            remove = f"rm -f {RESULTS_FILE} {JUNIT_FILE}"  # ours have the names and paths of this machine
+            self._guest.run(["sh", "-c", f"cd {_RESULTS} && {remove} && tar -cf {_ARCHIVE} ."]).check()
+            brought = self._guest.read_file(_ARCHIVE)
         except GuestError as error:
             raise HostError(f"the artifacts of {self.name} could not be brought: {error.message}") from error
         except KvtestError as error:
             raise self._lost(error) from error
-        unpack(archive, directory)
-        archive.unlink()
+        archive = directory / "lab.tar"
+        try:
+            archive.write_bytes(brought)
+            unpack(archive, directory)
+            archive.unlink()
+        except OSError as error:
+            raise HostError(f"cannot write artifacts to {directory}: {error.strerror}") from error
 
     def _lost(self, error: KvtestError) -> HostLostError:
         reason = self._guest.died or error.message

@@ -7,30 +7,25 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from attrs import define, field
+from typing import Any, NamedTuple
 
 from kvtest.errors import ShimError
 
 SOCKETS = Path("/run/containerd/s")
-ACTIONS = ("start", "delete", "serve")
+ACTIONS = ("start", "delete")
 _POD_ANNOTATION = "io.kubernetes.cri.sandbox-id"
 _WITHOUT_VALUE = ("debug", "v", "info")
 
 
-@define
-class Invocation:
+class Invocation(NamedTuple):
     """One run of the shim.
 
     Args:
-        action: ``start``, ``delete``, or ``serve`` for what ``start`` leaves running.
+        action: ``start`` or ``delete``.
         namespace: containerd's namespace.
         name: ID of the container.
         address: Socket of containerd; it only makes names differ.
         bundle: Directory of the container.
-        socket: Number of the listening socket that is inherited, of ``serve``.
-        values: The flags as they were given.
     """
 
     action: str
@@ -38,8 +33,6 @@ class Invocation:
     name: str
     address: str
     bundle: Path
-    socket: int = -1
-    values: dict[str, str] = field(factory=dict)
 
     def pod_socket(self, pod: str) -> Path:
         """Return the socket of a pod's shim: one for all its containers, and for no other pod."""
@@ -69,7 +62,7 @@ def parse(words: Sequence[str], directory: Path) -> Invocation:
     action = rest[0] if rest else ""
     if action not in ACTIONS:
         raise ShimError(
-            f"{action or 'nothing'} is no action of a shim", hint=f"known: {', '.join(ACTIONS[:2])}; see kvtest --help"
+            f"{action or 'nothing'} is no action of a shim", hint=f"known: {', '.join(ACTIONS)}; see kvtest --help"
         )
     for name in ("namespace", "id"):
         if not values.get(name):
@@ -80,8 +73,6 @@ def parse(words: Sequence[str], directory: Path) -> Invocation:
         name=values["id"],
         address=values.get("address", ""),
         bundle=Path(values.get("bundle") or directory),
-        socket=int(values.get("socket", "-1")),
-        values=values,
     )
 
 

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 from kvtest.errors import KvtestError
 from kvtest.runtime.reference.arguments import parse
+from kvtest.runtime.reference.state import NAME
 
 
 def main() -> None:
@@ -21,18 +21,13 @@ def main() -> None:
             sys.stdin.buffer.read()  # options, which this runtime has none of
             sys.stdout.write(start(invocation))
             sys.stdout.flush()
-        elif invocation.action == "delete":
+        else:
             from kvtest.runtime.reference.delete import delete
 
             sys.stdout.buffer.write(delete(invocation))
             sys.stdout.flush()
-        else:
-            from kvtest.runtime.reference.serve import serve
-
-            serve(invocation)
-            os._exit(0)  # threads of ours may be in calls that nobody will answer
     except KvtestError as error:
-        sys.stderr.write(f"containerd-shim-kvtest-v2: {error}\n")
+        sys.stderr.write(f"{NAME}: {error}\n")
         sys.exit(1)
 
 

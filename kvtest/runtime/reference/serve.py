@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``serve``: the process that ``start`` leaves running for a pod."""
+"""The process that ``start`` leaves running for a pod."""
 
 from __future__ import annotations
 
@@ -18,8 +18,13 @@ from kvtest.runtime.reference.state import PID_FILE, STATE, TASK
 from kvtest.runtime.reference.tasks import Tasks
 
 
-def serve(invocation: Invocation) -> None:
-    """Serve a pod until its last container is gone, or somebody ends us."""
+def serve(invocation: Invocation, listener: socket.socket) -> None:
+    """Serve a pod until its last container is gone, or somebody ends us.
+
+    Args:
+        invocation: How ``start`` was run.
+        listener: What the pod's clients connect to.
+    """
     finished, finisher = os.pipe2(os.O_CLOEXEC)
     os.set_blocking(finisher, False)
     # A thread that waits for a lock does not learn of a signal that the kernel gave to another thread. Seen: a shim
@@ -31,7 +36,7 @@ def serve(invocation: Invocation) -> None:
     state.mkdir(mode=0o700, exist_ok=True)
     write_atomically(state / PID_FILE, json.dumps({"pid": os.getpid(), "start": start_time(os.getpid())}))
     publisher = Publisher(os.environ.get("TTRPC_ADDRESS"), invocation.namespace)
-    with socket.socket(fileno=invocation.socket) as listener:
+    with listener:
         path = Path(listener.getsockname())
 
         def finish() -> None:

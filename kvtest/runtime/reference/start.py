@@ -6,14 +6,14 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
-from kvtest.errors import ShimError
+from kvtest.errors import KvtestError, ShimError
 from kvtest.runtime.reference.arguments import Invocation, pod_of, specification
-from kvtest.runtime.reference.state import ADDRESS_FILE
+from kvtest.runtime.reference.state import ADDRESS_FILE, NAME
 
 _SCHEME = "unix://"
 
@@ -54,19 +54,34 @@ def _start(invocation: Invocation, path: Path) -> None:
             raise ShimError(f"could not listen at {path}: {error.strerror}") from error
         path.chmod(0o600)
         listener.listen()
-        flags = [f"-{name}={value}" for name, value in invocation.values.items() if name not in ("socket", "bundle")]
-        command = [sys.executable, "-m", "kvtest.runtime.reference.main", *flags]
-        command += [f"-bundle={invocation.bundle}", f"-socket={listener.fileno()}", "serve"]
-        with _log(invocation.bundle) as log:
-            subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=[listener.fileno()],
-                start_new_session=True,
-                cwd=invocation.bundle,
-            )
+        # Forked, and not started: what this process has loaded, the other needs too.
+        if os.fork() == 0:
+            _go_on(invocation, listener)
+
+
+def _go_on(invocation: Invocation, listener: socket.socket) -> NoReturn:
+    """Be the process that serves, and have nothing of whoever runs ``start``."""
+    status = 1
+    try:
+        os.setsid()
+        os.chdir(invocation.bundle)
+        with _log(invocation.bundle) as log, open(os.devnull, "rb") as nothing:
+            for number, descriptor in enumerate((nothing.fileno(), log, log)):
+                os.dup2(descriptor, number)
+        os.closerange(3, listener.fileno())
+        os.closerange(listener.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+        from kvtest.runtime.reference.serve import serve
+
+        serve(invocation, listener)
+        status = 0
+    except KvtestError as error:
+        sys.stderr.write(f"{NAME}: {error}\n")
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        os._exit(status)  # threads may be in calls that nobody will answer
 
 
 @contextlib.contextmanager

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+#: The shim, as it calls itself.
+NAME = "containerd-shim-kvtest-v2"
 #: Of a bundle, the directory that is ours.
 STATE = "kvtest"
 #: In it, the process that serves the pod, and the pod's machine.

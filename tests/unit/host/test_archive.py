@@ -40,17 +40,22 @@ def test_files_get_to_their_places(tmp_path: Path, directory: Path) -> None:
     assert (directory / "artifacts/a/qemu.sh").stat().st_mode & 0o7777 == 0o755
 
 
-def test_links_and_devices_are_left_out(tmp_path: Path, directory: Path) -> None:
+def test_links_within_lead_where_they_led(tmp_path: Path, directory: Path) -> None:
     archive = _archive(
         tmp_path / "archive",
-        (_member("link", tarfile.SYMTYPE, target="/etc"), b""),
-        (_member("hard", tarfile.LNKTYPE, target="/etc/passwd"), b""),
-        (_member("pipe", tarfile.FIFOTYPE), b""),
-        (_member("link/passwd"), b"not there"),
+        (_member("./guests/one/console.log"), b"booted"),
+        (_member("./artifacts/a/guest", tarfile.SYMTYPE, target="../../guests/one"), b""),
     )
-    unpack(archive, directory)
-    assert [path.relative_to(directory).as_posix() for path in sorted(directory.rglob("*"))] == ["link", "link/passwd"]
-    assert not (directory / "link").is_symlink()
+    for _ in range(2):  # also over what is there already
+        unpack(archive, directory)
+    assert (directory / "artifacts/a/guest/console.log").read_bytes() == b"booted"
+
+
+def test_devices_pipes_and_hard_links_are_left_out(tmp_path: Path, directory: Path) -> None:
+    kinds = {"hard": tarfile.LNKTYPE, "pipe": tarfile.FIFOTYPE, "disk": tarfile.BLKTYPE}
+    members = [(_member(name, kind, target="/etc/passwd"), b"") for name, kind in kinds.items()]
+    unpack(_archive(tmp_path / "archive", *members, (_member("file"), b"x")), directory)
+    assert [path.name for path in directory.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../escaped", "artifacts/../../escaped"])
@@ -59,6 +64,27 @@ def test_names_that_lead_out_are_refused(tmp_path: Path, directory: Path, name: 
     with pytest.raises(HostError, match="leads out of"):
         unpack(archive, directory)
     assert not (tmp_path / "escaped").exists()
+
+
+@pytest.mark.parametrize(
+    ("links", "name"),
+    [
+        ({"link": "/etc"}, "unseen"),
+        ({"link": ".."}, "unseen"),
+        ({"a/link": "../.."}, "unseen"),
+        ({"link": "a/../.."}, "unseen"),
+        ({"a/link": "../a/../escaped"}, "unseen"),
+        ({"link": "."}, "link/escaped"),
+        ({"here": ".", "there": "here/.."}, "unseen"),
+    ],
+)
+def test_links_that_lead_out_are_refused(tmp_path: Path, directory: Path, links: dict[str, str], name: str) -> None:
+    members = [(_member(path, tarfile.SYMTYPE, target=target), b"") for path, target in links.items()]
+    archive = _archive(tmp_path / "archive", *members, (_member(name), b"x"))
+    with pytest.raises(HostError, match="leads out of"):
+        unpack(archive, directory)
+    assert not (directory / "unseen").exists()
+    assert not (directory / "escaped").exists()
 
 
 @pytest.mark.parametrize("kept", [0, 1, 20, 600])
