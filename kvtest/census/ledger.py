@@ -48,12 +48,20 @@ class Ledger:
             owner: Who has it: anything that can be a key.
         """
         before = survey(self.marks)
+        self._forget_closed(before)
         yield  # what is left by something that failed is nobody's
         # What somebody within has taken already stays theirs; of its own it may have the like again.
         others = [things for other, things in self._lasting.items() if other != owner]
         made = survey(self.marks) - before - frozenset().union(*others)
         self._lasting[owner] = self._lasting.get(owner, frozenset()) | made
         self._known |= made
+
+    def _forget_closed(self, there: frozenset[Thing]) -> None:
+        """Forget descriptors of ours that are closed: the next one of that number may be another's."""
+        for owner, things in self._lasting.items():
+            self._lasting[owner] = frozenset(
+                thing for thing in things if thing.kind is not Kind.DESCRIPTOR or thing in there
+            )
 
     def release(self, owner: object) -> None:
         """Expect what an owner had to be gone, or to belong to the present test; harmless if it had nothing."""

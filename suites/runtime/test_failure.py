@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kvtest import Deadline, Pod, Pods, Status, requirement
+from kvtest import Deadline, Pod, Status, requirement
 from kvtest.census import Ledger
 from kvtest.errors import DeadlineExceededError, RPCError, StateError
 from kvtest.runtime.neighbours import undisturbed
@@ -143,12 +143,11 @@ def test_an_id_can_be_used_again_at_once(pod: Pod) -> None:
 
 
 @requirement("RUNTIME-CLEANUP-006")
-def test_other_pods_are_left_as_they_are(pods: Pods) -> None:
-    dying, living = pods.start(), pods.start()
-    doomed = dying.run(FOREVER)
-    with undisturbed(living):
-        dying.shim.kill()
-        dying.events.expect("TaskDelete", doomed.id, within=dying.profile.cleanup_bound)
+def test_other_pods_are_left_as_they_are(pod: Pod, shared_pod: Pod) -> None:
+    doomed = pod.run(FOREVER)
+    with undisturbed(shared_pod):
+        pod.shim.kill()
+        pod.events.expect("TaskDelete", doomed.id, within=pod.profile.cleanup_bound)
 
 
 @requirement("RUNTIME-CLEANUP-007")

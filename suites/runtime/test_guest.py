@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from kvtest import Pod, Pods, Status, requirement
+from kvtest import Pod, Status, requirement
 from kvtest.census import Ledger
 from kvtest.errors import NotOfferedError
 from kvtest.runtime.console import Console
@@ -100,8 +100,7 @@ def test_the_id_of_what_was_harmed_inside_can_be_used_again(pod: Pod) -> None:
 
 @requirement("RUNTIME-VM-015")
 @pytest.mark.parametrize("harm", ["agent-killed", "panic"])
-def test_other_pods_go_on_when_one_is_harmed_inside(pods: Pods, harm: str) -> None:
-    dying, living = pods.start_many(2)
-    doomed = dying.run(FOREVER)
-    with undisturbed(living), harmed(dying, harm):
-        assert doomed.wait(dying.profile.detection_bound).status == dying.profile.status_of_lost_vm
+def test_other_pods_go_on_when_one_is_harmed_inside(pod: Pod, shared_pod: Pod, harm: str) -> None:
+    doomed = pod.run(FOREVER)
+    with undisturbed(shared_pod), harmed(pod, harm):
+        assert doomed.wait(pod.profile.detection_bound).status == pod.profile.status_of_lost_vm

@@ -146,12 +146,11 @@ def test_the_id_of_a_lost_container_can_be_used_again(pod: Pod) -> None:
 
 
 @requirement("RUNTIME-VM-007")
-def test_the_machines_of_other_pods_go_on(pods: Pods) -> None:
-    dying, living = pods.start_many(2)
-    doomed = dying.run(FOREVER)
-    with undisturbed(living):
-        end_machine(dying)
-        assert doomed.wait(dying.profile.detection_bound).status == dying.profile.status_of_lost_vm
+def test_the_machines_of_other_pods_go_on(pod: Pod, shared_pod: Pod) -> None:
+    doomed = pod.run(FOREVER)
+    with undisturbed(shared_pod):
+        end_machine(pod)
+        assert doomed.wait(pod.profile.detection_bound).status == pod.profile.status_of_lost_vm
 
 
 @requirement("RUNTIME-VM-008")

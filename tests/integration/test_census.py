@@ -358,3 +358,21 @@ def test_an_owner_that_makes_the_like_again_has_that_too(ledger: Ledger) -> None
     assert [kind for kind, _ in found(ledger)] == [Kind.DESCRIPTOR]
     os.close(second)
     clean(ledger)
+
+
+def test_an_owner_has_what_another_had_before(ledger: Ledger) -> None:
+    """A descriptor has the number of one that another owner, who still has other things, has closed."""
+    with ledger.lasting("earlier"):
+        kept = os.open("/etc/group", os.O_RDONLY)
+        first = os.open("/etc/passwd", os.O_RDONLY)
+    os.close(first)
+    ledger.open()
+    with ledger.lasting("later"):
+        second = os.open("/etc/passwd", os.O_RDONLY)
+    assert second == first
+    clean(ledger)
+    ledger.release("earlier")
+    assert found(ledger) == [(Kind.DESCRIPTOR, f"{kept} of kvtest: /etc/group")]
+    os.close(kept)
+    os.close(second)
+    clean(ledger)

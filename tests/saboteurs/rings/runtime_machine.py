@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.saboteurs import machines
 from tests.saboteurs.registry import Fault
 
-OPTIONS = ("--runtime", str(Path(__file__).parents[1] / "reference.toml"), "--census-timeout", "2")
+OPTIONS = ("--runtime", str(Path(__file__).parents[1] / "reference.toml"), "--census-timeout", "2", "--pods", "own")
 
 NO_ANSWER = "for the answer to the shim"
 
