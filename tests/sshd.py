@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from kvtest.deadline import Deadline
+from kvtest.host.ssh_address import SSHAddress
+from kvtest.settings import Settings
 from tests.processes import children_of
 
 _PROGRAM = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
@@ -45,6 +47,11 @@ class Sshd:
     def cache(self) -> Path:
         """Where what is brought to the machine stays."""
         return self.base / "there/.cache/kvtest/remote"
+
+    @property
+    def address(self) -> SSHAddress:
+        """How kvtest reaches it."""
+        return SSHAddress.of(self.host, self.home / ".ssh/id_ed25519", self.home / ".ssh/known_hosts")
 
     @property
     def environment(self) -> dict[str, str]:
@@ -138,3 +145,22 @@ def command_of(pid: int) -> bytes:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     return b""
+
+
+def run_command(server: Sshd, settings: Settings, *words: str, host: str | None = None) -> list[str]:
+    """Return the command of a run on a machine."""
+    command = [sys.executable, "-m", "kvtest", "run", *words, f"--host={host or server.host}"]
+    return [*command, f"--cache={settings.cache}"]
+
+
+def run_on(server: Sshd, settings: Settings, directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run suites on a machine."""
+    return subprocess.run(
+        run_command(server, settings, *words),
+        cwd=directory,
+        env=server.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )

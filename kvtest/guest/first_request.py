@@ -56,7 +56,7 @@ class FirstRequest:
             return bytes(self._data[:size])
         try:
             self._personalization.apply()
-        except (OSError, ValueError):  # which the usual way tells the host
+        except OSError:  # which the usual way tells the host
             return bytes(self._data)
         self._channel.write(self._answer)
         return None

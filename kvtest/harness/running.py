@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from kvtest.errors import DeadlineExceededError, DeviceError, InternalError, KvtestError
+from kvtest.errors import DeviceError, InternalError, KvtestError
 from kvtest.serial import SerialPort
 from kvtest.transport import Transport
 from kvtest.vm import VM, State
@@ -18,7 +18,6 @@ from kvtest.vm.q35 import serial_device
 from kvtest.vsock import HybridVsock, KernelVsock, Vsock
 
 HEALTH_SECONDS = 10.0
-_END_SECONDS = 5.0
 _NOBODYS_PORT = 0x6B76_FFFF
 
 
@@ -93,10 +92,7 @@ class RunningMachine(abc.ABC):
     @property
     def died(self) -> str | None:
         """How the machine ended, in one line, if it has and nobody asked it to."""
-        if self.connection_lost and not self.vm.end_asked:  # QEMU's sockets close a moment before it has ended
-            with contextlib.suppress(DeadlineExceededError):
-                self.vm.process.wait(_END_SECONDS)
-        return self.vm.died
+        return self.vm.how_it_died(connection_lost=self.connection_lost)
 
     @property
     def broken(self) -> str | None:

@@ -27,6 +27,9 @@ from kvtest.plugin import (
 from kvtest.plugin.crash import Crashes
 from kvtest.plugin.reporting import Reporting
 
+# Their assertions are those of the tests that share them, and tell as much.
+pytest.register_assert_rewrite("kvtest.runtime.neighbours", "kvtest.runtime.phases")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Register ``--kvtest-*`` and its ini twins."""

@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from kvtest.runtime.pod import Container, Pod
+from kvtest.runtime.tasks import Status
 
 PATIENCE = 10.0
 FOREVER = ["sleep", "1000"]
@@ -51,3 +55,26 @@ def live_again(pod: Pod, name: str) -> None:
     assert again.wait(PATIENCE).status == 8
     assert again.stdout.read_all(PATIENCE) == b"again\n"
     again.delete()
+
+
+@contextlib.contextmanager
+def everybody_learns_of_the_loss(pod: Pod, container: Container) -> Iterator[None]:
+    """Have two clients wait for a container whose machine is lost in the block, and see that all are told, and once.
+
+    Args:
+        pod: The pod.
+        container: A container of it.
+
+    Raises:
+        AssertionError: Somebody was not told, or was told something else.
+        DeadlineExceededError: It took longer than the profile's bound.
+    """
+    waiting = [container.waiting(PATIENCE) for _ in range(2)]
+    yield
+    bound, status = pod.profile.detection_bound, pod.profile.status_of_lost_vm
+    assert [one.result(bound).status for one in waiting] == [status, status]
+    pod.events.expect("TaskExit", container.id, status=status, within=bound)
+    assert container.state() is Status.STOPPED
+    assert container.delete().status == status
+    pod.events.expect("TaskDelete", container.id, within=PATIENCE)  # after whatever else is told of it
+    assert len(pod.events.of(container.id, "TaskExit", "")) == 1

@@ -3,7 +3,8 @@
 
 from kvtest.accelerator import Accelerator
 from kvtest.vm.configuration import Configuration
-from kvtest.vm.machine import VM, State
+from kvtest.vm.machine import VM
 from kvtest.vm.qemu import QEMU
+from kvtest.vm.state import State
 
 __all__ = ["QEMU", "VM", "Accelerator", "Configuration", "State"]

@@ -46,6 +46,19 @@ def boot_failure(name: str, error: Exception, console: Console, process: OwnedPr
     return BootError(f"{name} did not boot: {error}", hint=_evidence(where, console))
 
 
+def end_of_machine(console: Console, process: OwnedProcess) -> str:
+    """Return in one line how a machine has ended that nobody asked to.
+
+    Args:
+        console: Its console.
+        process: QEMU.
+    """
+    reason = console.init_failure() or console.panic()
+    if reason:
+        return f"the guest panicked: {reason}{end_of_init(reason)}"
+    return f"QEMU ended ({process.ending})"
+
+
 def end_of_init(panic: str) -> str:
     """Return what a panic tells of the end of the first process, in words; nothing if it is about something else."""
     found = _INIT_DEATH.search(panic)

@@ -4,16 +4,14 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import TypeVar
 
 from kvtest.control import GuestControl
 from kvtest.deadline import Deadline
@@ -31,7 +29,7 @@ from kvtest.ownership.use import in_use
 from kvtest.transport import VSOCKS, Transport
 from kvtest.vm.configuration import ColdBoot, Configuration, Restore
 from kvtest.vm.console import Console
-from kvtest.vm.diagnosis import boot_failure, end_of_init
+from kvtest.vm.diagnosis import boot_failure, end_of_machine
 from kvtest.vm.q35 import (
     CONTROL_SOCKET,
     DISK_SIZE,
@@ -46,49 +44,14 @@ from kvtest.vm.q35 import (
 )
 from kvtest.vm.qmp import Monitor
 from kvtest.vm.restoration import Restoration
+from kvtest.vm.state import State, requires
 from kvtest.vm.template import Template
 from kvtest.vsock.device import VsockDevice
 from kvtest.vsock.reservation import ReservedCid
 
-P = ParamSpec("P")
 R = TypeVar("R")
 _BOOT = ColdBoot()
 _END_SECONDS = 5.0
-
-
-class State(StrEnum):
-    """Where a machine is in its life."""
-
-    DEFINED = "defined"
-    BOOTING = "booting"
-    READY = "ready"
-    PAUSED = "paused"
-    DEAD = "dead"
-
-
-def requires(
-    *states: State, instead: str
-) -> Callable[[Callable[Concatenate[VM, P], R]], Callable[Concatenate[VM, P], R]]:
-    """Refuse a call in any other state.
-
-    Args:
-        states: Where the call is allowed.
-        instead: What to do otherwise, for the message.
-    """
-
-    def decorate(method: Callable[Concatenate[VM, P], R]) -> Callable[Concatenate[VM, P], R]:
-        @functools.wraps(method)
-        def checked(self: VM, /, *args: P.args, **kwargs: P.kwargs) -> R:
-            if self.state not in states:
-                allowed = " or ".join(states)
-                raise StateError(
-                    f"{method.__name__}() needs a machine that is {allowed}, {self.name} is {self.state}", hint=instead
-                )
-            return method(self, *args, **kwargs)
-
-        return checked
-
-    return decorate
 
 
 class VM:
@@ -143,18 +106,20 @@ class VM:
     @property
     def died(self) -> str | None:
         """How it ended, in one line, if it has and nobody asked it to."""
+        return self.how_it_died(connection_lost=self._control is not None and self._control.lost is not None)
+
+    def how_it_died(self, *, connection_lost: bool) -> str | None:
+        """Return how it ended, in one line, if it has and nobody asked it to.
+
+        Args:
+            connection_lost: Whether somebody's connection through QEMU has ended, which is so a moment before QEMU has.
+        """
         if self.end_asked:
             return None
-        if self._control is not None and self._control.lost is not None:
-            # QEMU's sockets close a moment before it has ended.
+        if connection_lost:
             with contextlib.suppress(DeadlineExceededError):
                 self.process.wait(_END_SECONDS)
-        if self.state is not State.DEAD:
-            return None
-        reason = self.console.init_failure() or self.console.panic()
-        if reason:
-            return f"the guest panicked: {reason}{end_of_init(reason)}"
-        return f"QEMU ended ({self.process.ending})"
+        return end_of_machine(self.console, self.process) if self.state is State.DEAD else None
 
     @property
     def process(self) -> OwnedProcess:

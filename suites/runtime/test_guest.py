@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from kvtest import Pod, Status, requirement
+from kvtest import Pod, requirement
 from kvtest.census import Ledger
 from kvtest.errors import NotOfferedError
 from kvtest.runtime.console import Console
 from kvtest.runtime.neighbours import undisturbed
-from kvtest.runtime.phases import FOREVER, PATIENCE, live_again, reach
+from kvtest.runtime.phases import FOREVER, PATIENCE, everybody_learns_of_the_loss, live_again, reach
 
 HARMS: dict[str, Callable[[Console], None]] = {
     "agent-killed": lambda console: console.signal_agent(signal.SIGKILL),
@@ -60,15 +60,8 @@ def harmed(pod: Pod, harm: str) -> Iterator[None]:
 )
 def test_everybody_learns_of_harm_done_inside(pod: Pod, harm: str, phase: str) -> None:
     container = reach(pod, phase)
-    waiting = [container.waiting(PATIENCE) for _ in range(2)]
-    bound, status = pod.profile.detection_bound, pod.profile.status_of_lost_vm
-    with harmed(pod, harm):
-        assert [one.result(bound).status for one in waiting] == [status, status]
-    pod.events.expect("TaskExit", container.id, status=status, within=bound)
-    assert container.state() is Status.STOPPED
-    assert container.delete().status == status
-    pod.events.expect("TaskDelete", container.id, within=PATIENCE)  # after whatever else is told of it
-    assert len(pod.events.of(container.id, "TaskExit", "")) == 1
+    with contextlib.ExitStack() as opened, everybody_learns_of_the_loss(pod, container):
+        opened.enter_context(harmed(pod, harm))
 
 
 @requirement("RUNTIME-VM-013")

@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 
-from kvtest import Container, Pod, Pods, Status, requirement
+from kvtest import Container, Pod, Pods, requirement
 from kvtest.census import Ledger
 from kvtest.deadline import Deadline
 from kvtest.runtime.neighbours import undisturbed
-from kvtest.runtime.phases import FOREVER, PATIENCE, live_again, reach
+from kvtest.runtime.phases import FOREVER, PATIENCE, everybody_learns_of_the_loss, live_again, reach
 
 BOTH = ("machine first", "shim first")
 ONCE = 1.0  # seconds in which a process that answers would have done so
@@ -41,15 +41,8 @@ def end_machine(pod: Pod, number: signal.Signals = signal.SIGKILL) -> None:
 )
 def test_everybody_learns_that_a_machine_has_ended(pod: Pod, phase: str, number: signal.Signals) -> None:
     container = reach(pod, phase)
-    waiting = [container.waiting(PATIENCE) for _ in range(2)]
-    end_machine(pod, number)
-    bound, status = pod.profile.detection_bound, pod.profile.status_of_lost_vm
-    assert [one.result(bound).status for one in waiting] == [status, status]
-    pod.events.expect("TaskExit", container.id, status=status, within=bound)
-    assert container.state() is Status.STOPPED
-    assert container.delete().status == status
-    pod.events.expect("TaskDelete", container.id, within=PATIENCE)  # after whatever else is told of it
-    assert len(pod.events.of(container.id, "TaskExit", "")) == 1
+    with everybody_learns_of_the_loss(pod, container):
+        end_machine(pod, number)
 
 
 @requirement("RUNTIME-VM-001")

@@ -9,6 +9,7 @@ import pytest
 
 from kvtest.harness import Guest, GuestFactory, GuestRequest
 from kvtest.settings import Settings
+from tests.sshd import Sshd, sshd
 
 
 @pytest.fixture
@@ -38,3 +39,10 @@ def clone(factory: GuestFactory) -> Iterator[Callable[..., Guest]]:
         yield lambda **request: guests.enter_context(
             factory.start(factory.configuration(GuestRequest().updated(request)))
         )
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """A machine that is reached over SSH, and that nothing was brought to."""
+    with sshd(tmp_path_factory.mktemp("server") / "sshd") as server:
+        yield server

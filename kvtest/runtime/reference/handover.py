@@ -36,7 +36,7 @@ def hand_over(configuration: Configuration, template: Template) -> dict[str, str
         "qemu": attrs.asdict(configuration.qemu),
         "transports": sorted(configuration.transports),
     }
-    whole = {"configuration": told, "template": {**attrs.asdict(template), "name": None}}
+    whole = {"configuration": told, "template": attrs.asdict(template)}
     return {VARIABLE: json.dumps(whole, default=str)}
 
 
