@@ -18,7 +18,7 @@ RUNS: dict[str, tuple[tuple[str, ...], float]] = {
 }
 
 # A test of each image and template that they use.
-_MAKING = (
+_MAKING: tuple[tuple[str, ...], ...] = (
     ("transport", "-k", "test_the_host_connects"),
     ("agent", "-k", "test_a_healthy_agent"),
     ("runtime", "--runtime", "reference", "-k", "test_each_step_leads_to_its_state"),
