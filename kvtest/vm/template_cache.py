@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 import stat
@@ -17,6 +16,7 @@ import attrs
 from kvtest.accelerator import Accelerator
 from kvtest.cache import Entry, Progress, Store, digest, fingerprint, silent
 from kvtest.deadline import Deadline
+from kvtest.errors import CacheError
 from kvtest.host.memory import available_memory
 from kvtest.transport import VSOCKS
 from kvtest.vm.accelerator import host_cpu
@@ -219,8 +219,13 @@ def _make(configuration: Configuration, target: Path, artifacts: Path, name: str
     memory = target / "booting"
     memory.touch(mode=0o600)
     space = os.statvfs(target)
-    if space.f_bavail * space.f_frsize < configuration.memory << 20:  # QEMU would get a SIGBUS for a page too many
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+    room = space.f_bavail * space.f_frsize
+    if room < configuration.memory << 20:  # QEMU would get a SIGBUS for a page too many
+        raise CacheError(
+            f"a guest with {configuration.memory} MiB needs a file of that size for its memory, "
+            f"and {target.parent} has room for {room >> 20} MiB",
+            hint="give it less memory (--memory, or memory= in the test's marker), or free space: kvtest image prune",
+        )
     os.truncate(memory, configuration.memory << 20)
     with VM(configuration, artifacts, name, ColdBoot(memory)) as vm:
         # What every clone does first is done once here, so that its memory is as warm as can be.
