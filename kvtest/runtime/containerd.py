@@ -255,6 +255,7 @@ class ContainerdBackend:
         self._known: dict[str, Path] = {}  # containers, with their shims' sockets
         self._lost: set[str] = set()  # those that went with their shims
         self._process: ShimProcess | None = None
+        self._lock = threading.Lock()  # of the process: containers may be created at the same time
         self._address = Path()
         self.cleaned: dict[str, ExitStatus | KvtestError] = {}
         self.stale_sockets: list[Path] = []
@@ -352,10 +353,11 @@ class ContainerdBackend:
         tasks.service.client.close()
         self._known[name] = self._address = address
         self._owned(address)
-        if self._process is None or self._process.pid != pid:
-            if self._process is not None:
-                self._process.close()
-            self._process = ShimProcess(pid)
+        with self._lock:
+            if self._process is None or self._process.pid != pid:
+                if self._process is not None:
+                    self._process.close()
+                self._process = ShimProcess(pid)
 
     def tasks(self, name: str) -> Tasks:
         """See :class:`kvtest.runtime.backend.Backend`."""

@@ -173,10 +173,11 @@ class DirectBackend:
         started = shim.start(place, lambda: self._lost(name), deadline)
         self._owned(started.address)
         self._address = started.address
-        if self._process is None or self._process.pid != started.pid:
-            if self._process is not None:
-                self._process.close()
-            self._process = ShimProcess(started.pid)
+        with self._lock:
+            if self._process is None or self._process.pid != started.pid:
+                if self._process is not None:
+                    self._process.close()
+                self._process = ShimProcess(started.pid)
         self._entries[name] = _Entry(place, started)
         if started.client.lost:  # before it was in the books
             self._lost(name)

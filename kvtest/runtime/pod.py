@@ -121,6 +121,7 @@ class Container(Process):
     def __init__(self, pod: Pod, name: str, streams: Streams) -> None:
         super().__init__(pod, name, "", streams)
         self.id = name
+        self._processes: list[Process] = []
         self._numbers = itertools.count(1)
 
     def exec(
@@ -147,6 +148,7 @@ class Container(Process):
         process = Process(self._pod, self.id, name, streams)
         described = spec.process(arguments, terminal=terminal)
         self._pod.tasks(self.id).exec(self.id, name, described, streams, deadline)
+        self._processes.append(process)
         if start:
             process.start(deadline)
         if streams.stdin is not None:
@@ -166,6 +168,21 @@ class Container(Process):
         assert status == 0, f"{arguments} ended with status {status}: {process.stderr.read_all(deadline)!r}"
         process.delete(deadline)
         return output
+
+    def end_processes(self, within: Deadline | float = PATIENCE) -> None:
+        """End what was started beside its first process and is not deleted yet.
+
+        Raises:
+            KvtestError: Something did not end.
+        """
+        deadline = Deadline.of(within)
+        processes, self._processes = self._processes, []
+        for process in processes:
+            with contextlib.suppress(RPCError):  # deleted, or its start has failed
+                if process.state(deadline) is not Status.STOPPED:
+                    process.kill(within=deadline)
+                    process.wait(deadline)
+                process.delete(deadline)
 
     def pids(self, within: Deadline | float = PATIENCE) -> list[int]:
         """Return the IDs of its processes."""
@@ -368,6 +385,7 @@ class Pod:
         for container in list(self.containers):
             if container is not kept:
                 self._end(container, deadline)
+        kept.end_processes(deadline)
         with self._lock:
             given_back = [streams for streams in self._streams if streams is not kept.streams]
             self._streams = [kept.streams]

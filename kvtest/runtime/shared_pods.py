@@ -13,6 +13,7 @@ from kvtest.errors import KvtestError, StateError
 from kvtest.runtime.backend import Driver
 from kvtest.runtime.pod import Container, Pod
 from kvtest.runtime.pods import Pods
+from kvtest.runtime.profile import Feature
 from kvtest.runtime.tasks import Status
 
 _PATIENCE = 10.0
@@ -42,6 +43,10 @@ class _Shared:
         """
         if (state := self.first.state(_PATIENCE)) is not Status.RUNNING:
             raise StateError(f"the first container of {self.pod.id}, which was to stay, is {state.name.lower()}")
+        if Feature.STATS in self.pod.profile.features:  # which a shim cannot tell by itself: its machine has to answer
+            kind, _ = self.first.stats(_PATIENCE)
+            if not kind:  # all that containerd says of a shim that has failed
+                raise StateError(f"the machine of {self.pod.id} does not tell what its first container uses")
 
 
 class SharedPods:

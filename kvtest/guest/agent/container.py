@@ -184,11 +184,14 @@ class Container:
         Raises:
             RPCError: There is one of that name, or the container does not run.
         """
-        if not name or name == self._first or name in self._execs:
+        before = self._execs.get(name)
+        if not name or name == self._first or (before is not None and before.status is None):
             raise RPCError(Code.ALREADY_EXISTS, f"{self.name} has a process {name!r}")
         self._require(State.STARTED)
         if self._init.status is not None:
             raise RPCError(Code.FAILED_PRECONDITION, f"{self.name} has ended")
+        if before is not None:  # it has ended, and its name is free
+            before.close()
         process = self._execs[name] = self._process(message.Terminal)
         stem = f"{self._directory}/exec-{next(self._numbers)}"
         with open(f"{stem}.json", "w", encoding="utf-8") as stream:

@@ -86,9 +86,7 @@ class Process:
 
     def started(self) -> None:
         """Take its start, and wait for its end on a thread."""
-        with self._lock:
-            if self.status is Status.CREATED:
-                self.status = Status.RUNNING
+        self.turn(Status.CREATED, Status.RUNNING)
         threading.Thread(target=self._await, name=f"wait {self._names}", daemon=True).start()
 
     def _await(self) -> None:
@@ -107,6 +105,12 @@ class Process:
             self.status, self.exit_status, self.exited_at = Status.STOPPED, status, time.time_ns()
         self._exited(self)
         self._ended.set()
+
+    def turn(self, before: Status, after: Status) -> None:
+        """Take its change from one state to another, unless it is in a third by now, such as ended."""
+        with self._lock:
+            if self.status is before:
+                self.status = after
 
     def wait(self) -> None:
         """Wait for its end, for ever."""

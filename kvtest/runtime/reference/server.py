@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import struct
@@ -21,6 +22,7 @@ from kvtest.rpc.server import Call, Connection
 from kvtest.rpc.status import Code
 
 _CHUNK = 1 << 16
+_TOO_MANY = (errno.EMFILE, errno.ENFILE)
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred (unix(7))
 
 # Takes a request and returns the answer; an empty one for None.
@@ -41,14 +43,18 @@ class Server:
         self._listener = listener
         types = api.methods(service)
         self._services = {service: {name: _handler(types[name].request, method) for name, method in methods.items()}}
+        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         threading.Thread(target=self._accept, name="accept", daemon=True).start()
 
     def _accept(self) -> None:
         while True:
             try:
                 stream, _ = self._listener.accept()
-            except OSError:  # closed: the shim is about to end
-                return
+            except OSError as error:
+                if error.errno not in _TOO_MANY:  # closed: the shim is about to end
+                    return
+                self._turn_away()
+                continue
             _, user, _ = _CREDENTIALS.unpack(
                 stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
             )
@@ -56,6 +62,14 @@ class Server:
                 stream.close()
                 continue
             threading.Thread(target=self._serve, args=(stream,), name="connection", daemon=True).start()
+
+    def _turn_away(self) -> None:
+        """End the next connection at once: there is no descriptor for it but the spare one."""
+        os.close(self._spare)
+        with contextlib.suppress(OSError):
+            self._listener.accept()[0].close()
+        with contextlib.suppress(OSError):
+            self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
     def _serve(self, stream: socket.socket) -> None:
         sending = threading.Lock()

@@ -190,14 +190,14 @@ class Tasks:
         first = self._container(request.id).first
         first.require(Status.RUNNING)
         self._machine.agent.call("PauseContainer", container_id=request.id)
-        first.status = Status.PAUSED
+        first.turn(Status.RUNNING, Status.PAUSED)
         self._publisher.publish("TaskPaused", container_id=request.id)
 
     def _resume(self, request: Any) -> None:
         first = self._container(request.id).first
         first.require(Status.PAUSED)
         self._machine.agent.call("ResumeContainer", container_id=request.id)
-        first.status = Status.RUNNING
+        first.turn(Status.PAUSED, Status.RUNNING)
         self._publisher.publish("TaskResumed", container_id=request.id)
 
     def _closeio(self, request: Any) -> None:
