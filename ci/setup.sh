@@ -4,6 +4,7 @@
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+PATH=${PATH//"$PWD/.venv/bin:"/} # of an activated .venv, which is not what .venv is to be made with
 
 say() { printf '%s\n' "$*" >&2; }
 
