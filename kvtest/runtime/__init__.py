@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kvtest.runtime.backend import Driver
-    from kvtest.runtime.pod import Container, Pod, Process
+    from kvtest.runtime.container import Container, Process
+    from kvtest.runtime.pod import Pod
     from kvtest.runtime.pods import Pods
     from kvtest.runtime.sink import Sink
     from kvtest.runtime.tasks import ExitStatus, Status
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
 __all__ = ["Container", "Driver", "ExitStatus", "Pod", "Pods", "Process", "RuntimeUnderTest", "Sink", "Status"]
 
 _HOMES = {
-    "Container": "pod",
+    "Container": "container",
     "Driver": "backend",
     "ExitStatus": "tasks",
     "Pod": "pod",
     "Pods": "pods",
-    "Process": "pod",
+    "Process": "container",
     "RuntimeUnderTest": "under_test",
     "Sink": "sink",
     "Status": "tasks",

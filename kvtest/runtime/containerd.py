@@ -354,10 +354,7 @@ class ContainerdBackend:
         self._known[name] = self._address = address
         self._owned(address)
         with self._lock:
-            if self._process is None or self._process.pid != pid:
-                if self._process is not None:
-                    self._process.close()
-                self._process = ShimProcess(pid)
+            self._process = ShimProcess.succeeding(self._process, pid)
 
     def tasks(self, name: str) -> Tasks:
         """See :class:`kvtest.runtime.backend.Backend`."""

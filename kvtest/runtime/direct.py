@@ -174,10 +174,7 @@ class DirectBackend:
         self._owned(started.address)
         self._address = started.address
         with self._lock:
-            if self._process is None or self._process.pid != started.pid:
-                if self._process is not None:
-                    self._process.close()
-                self._process = ShimProcess(started.pid)
+            self._process = ShimProcess.succeeding(self._process, started.pid)
         self._entries[name] = _Entry(place, started)
         if started.client.lost:  # before it was in the books
             self._lost(name)

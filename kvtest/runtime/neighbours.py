@@ -7,8 +7,8 @@ import contextlib
 import signal
 from collections.abc import Iterator
 
+from kvtest.runtime.container import PATIENCE as LONG
 from kvtest.runtime.phases import PATIENCE
-from kvtest.runtime.pod import PATIENCE as LONG
 from kvtest.runtime.pod import Pod
 
 

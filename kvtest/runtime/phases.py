@@ -6,7 +6,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from kvtest.runtime.pod import Container, Pod
+from kvtest.runtime.container import Container
+from kvtest.runtime.pod import Pod
 from kvtest.runtime.tasks import Status
 
 PATIENCE = 10.0

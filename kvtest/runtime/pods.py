@@ -16,10 +16,11 @@ from kvtest.errors import KvtestError, LeakError
 from kvtest.ownership import RunDirectory
 from kvtest.ownership.owner import current_keeper
 from kvtest.runtime.backend import Backend, Driver, Surroundings
+from kvtest.runtime.container import PATIENCE
 from kvtest.runtime.containerd import Containerd, ContainerdBackend
 from kvtest.runtime.direct import DirectBackend
 from kvtest.runtime.events import EventLog
-from kvtest.runtime.pod import PATIENCE, Pod
+from kvtest.runtime.pod import Pod
 from kvtest.runtime.sink import Sink
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from attrs import frozen
 from kvtest.census import Ledger
 from kvtest.errors import KvtestError, StateError
 from kvtest.runtime.backend import Driver
-from kvtest.runtime.pod import Container, Pod
+from kvtest.runtime.container import Container
+from kvtest.runtime.pod import Pod
 from kvtest.runtime.pods import Pods
 from kvtest.runtime.profile import Feature
 from kvtest.runtime.tasks import Status

@@ -250,6 +250,20 @@ class ShimProcess:
         except HostError:  # another's child, such as containerd's
             self._pidfd = os.pidfd_open(pid)
 
+    @classmethod
+    def succeeding(cls, before: ShimProcess | None, pid: int) -> ShimProcess:
+        """Return the process of a shim: the one that is known, or another in its place.
+
+        Args:
+            before: The one that is known, if one is.
+            pid: Its process ID now.
+        """
+        if before is not None:
+            if before.pid == pid:
+                return before
+            before.close()
+        return cls(pid)
+
     @property
     def status(self) -> int | None:
         """Its exit status or the negated signal that ended it; ``None`` if it runs or its parent alone knows."""

@@ -23,6 +23,7 @@ from kvtest.rpc.status import Code
 
 _CHUNK = 1 << 16
 _TOO_MANY = (errno.EMFILE, errno.ENFILE)
+_AGAIN_SECONDS = 0.2
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred (unix(7))
 
 # Takes a request and returns the answer; an empty one for None.
@@ -43,7 +44,7 @@ class Server:
         self._listener = listener
         types = api.methods(service)
         self._services = {service: {name: _handler(types[name].request, method) for name, method in methods.items()}}
-        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._freed = threading.Event()  # a connection has ended
         threading.Thread(target=self._accept, name="accept", daemon=True).start()
 
     def _accept(self) -> None:
@@ -53,7 +54,9 @@ class Server:
             except OSError as error:
                 if error.errno not in _TOO_MANY:  # closed: the shim is about to end
                     return
-                self._turn_away()
+                # They wait in the backlog. Descriptors are freed by other ends too, which nobody tells us of.
+                self._freed.wait(_AGAIN_SECONDS)
+                self._freed.clear()
                 continue
             _, user, _ = _CREDENTIALS.unpack(
                 stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
@@ -62,14 +65,6 @@ class Server:
                 stream.close()
                 continue
             threading.Thread(target=self._serve, args=(stream,), name="connection", daemon=True).start()
-
-    def _turn_away(self) -> None:
-        """End the next connection at once: there is no descriptor for it but the spare one."""
-        os.close(self._spare)
-        with contextlib.suppress(OSError):
-            self._listener.accept()[0].close()
-        with contextlib.suppress(OSError):
-            self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
     def _serve(self, stream: socket.socket) -> None:
         sending = threading.Lock()
@@ -83,6 +78,7 @@ class Server:
             while data := stream.recv(_CHUNK):
                 connection.feed(data)
         connection.close()
+        self._freed.set()
 
 
 def _handler(request: type[Message], method: Method) -> Callable[[Call], None]:
