@@ -36,11 +36,19 @@ class _Shared:
     pod: Pod
     first: Container
 
+    @property
+    def lives(self) -> bool:
+        """Whether its shim takes it for running."""
+        try:
+            return self.first.state(_PATIENCE) is Status.RUNNING
+        except KvtestError:
+            return False
+
     def look(self) -> None:
         """See that nobody has ended what was to stay.
 
         Raises:
-            KvtestError: Somebody has, or its shim does not answer.
+            KvtestError: Somebody has, or its shim or its machine does not answer.
         """
         if (state := self.first.state(_PATIENCE)) is not Status.RUNNING:
             raise StateError(f"the first container of {self.pod.id}, which was to stay, is {state.name.lower()}")
@@ -74,7 +82,7 @@ class SharedPods:
             KvtestError: It has not lived through the test.
         """
         shared = self._shared.get(driver)
-        if shared is None or not self._lives(shared):
+        if shared is None or not shared.lives:
             self.give_up(driver)
             shared = self._shared[driver] = self._start(driver)
         with self._ledger.lasting(shared.pod.id):
@@ -100,13 +108,6 @@ class SharedPods:
         """End all of them."""
         for driver in list(self._shared):
             self.give_up(driver)
-
-    def _lives(self, shared: _Shared) -> bool:
-        try:
-            shared.look()
-        except KvtestError:
-            return False
-        return True
 
     def _start(self, driver: Driver) -> _Shared:
         pods = self._make(driver)
