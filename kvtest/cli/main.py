@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import sys
 import traceback
+from importlib import metadata
+from typing import Annotated
 
 import typer
 
@@ -27,6 +29,21 @@ app.command("shell", context_settings={"ignore_unknown_options": True, "allow_in
 app.command("gc")(gc.gc)
 app.add_typer(image.app, name="image")
 app.add_typer(runtime.app, name="runtime")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"kvtest {metadata.version('kvtest')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    pass
 
 
 def run() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from kvtest.plugin.options import reproduce_command
 from kvtest.plugin.session import artifacts_directory, session_of
 from kvtest.report.text import safe
 from kvtest.resources import package_directory
+
+_BUSY = 3.0  # load per processor; a run by itself, with a worker for each processor, has about 1.5
 
 
 def properties(item: pytest.Item) -> list[tuple[str, str]]:
@@ -56,6 +59,7 @@ def explain(item: pytest.Item, exception: pytest.ExceptionInfo[BaseException], r
     lines = [f"first cause: {first_cause(item, error)}"]
     if isinstance(error, DeadlineExceededError):
         lines.append(f"evidence: {keep_diagnosis(item)}")
+        lines += overload(os.getloadavg()[0], os.cpu_count() or 1)
     if internal is not None:
         (artifacts / "internal-error.txt").write_text(internal.details)
     catalogue = catalogue_of(item.config)
@@ -84,6 +88,21 @@ def first_cause(item: pytest.Item, error: BaseException) -> str:
             return guest.died
     message = error.message if isinstance(error, KvtestError) else str(error)
     return f"{type(error).__name__}: {message.splitlines()[0]}" if message else type(error).__name__
+
+
+def overload(load: float, processors: int) -> list[str]:
+    """Return a line that says so if a machine had much more to do than it could: what took too long may be due to that.
+
+    Args:
+        load: The load average of the last minute (proc(5), ``/proc/loadavg``).
+        processors: How many there are.
+    """
+    if load < _BUSY * processors:
+        return []
+    return [
+        f"note: this machine was busy, with a load average of {load:.1f} on {processors} processors; "
+        "run it again with less beside it, or with fewer workers, before you look for a fault"
+    ]
 
 
 def _make_safe(representation: object) -> None:

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from kvtest.runtime.container import Container
 from kvtest.runtime.pod import Pod
+from kvtest.runtime.pods import Pods
+from kvtest.runtime.profile import Feature
 from kvtest.runtime.tasks import Status
 
 PATIENCE = 10.0
@@ -15,16 +17,17 @@ FOREVER = ["sleep", "1000"]
 PHASES = ("created", "running", "exec", "output", "input", "paused", "ended")
 
 
-def reach(pod: Pod, phase: str) -> Container:
+def reach(pod: Pod, phase: str, name: str | None = None) -> Container:
     """Bring a container of a pod into a phase of its life.
 
     Args:
         pod: The pod.
         phase: One of :data:`PHASES`.
+        name: The ID of the container; chosen if ``None``.
     """
     flood = ["sh", "-c", "echo started; yes"]
     command = {"output": flood, "input": ["cat"], "ended": ["true"]}.get(phase, FOREVER)
-    container = pod.create(command, stdin=phase == "input")
+    container = pod.create(command, name=name, stdin=phase == "input")
     if phase != "created":
         container.start()
     if phase == "exec":
@@ -39,6 +42,29 @@ def reach(pod: Pod, phase: str) -> Container:
     if phase == "ended":
         container.wait(PATIENCE)
     return container
+
+
+def reach_all(pods: Pods, phases: Sequence[str] = PHASES) -> list[Pod]:
+    """Start pods that have, all together, a container in each phase that the runtime knows.
+
+    One pod has them all where the runtime has several containers in one, and each but the first says by its ID in which
+    phase it is. Whatever is found of it later tells by that in which phase it was not looked after.
+
+    Args:
+        pods: Starts them.
+        phases: Some of :data:`PHASES`.
+    """
+    features = pods.runtime.installation.profile.features
+    known = [phase for phase in phases if phase != "paused" or Feature.PAUSE in features]
+    if Feature.GROUP not in features:
+        started = [pods.start() for _ in known]
+        for pod, phase in zip(started, known, strict=True):
+            reach(pod, phase)
+        return started
+    pod = pods.start()
+    for number, phase in enumerate(known):
+        reach(pod, phase, None if number == 0 else f"{pod.id}-{phase}")
+    return [pod]
 
 
 def live_again(pod: Pod, name: str) -> None:

@@ -12,33 +12,27 @@ from pathlib import Path
 
 import pytest
 
-from kvtest import Deadline, Pod, Status, requirement
+from kvtest import Deadline, Pod, Pods, Status, requirement
 from kvtest.census import Ledger
 from kvtest.errors import DeadlineExceededError, RPCError, StateError
 from kvtest.runtime.neighbours import undisturbed
-from kvtest.runtime.phases import FOREVER, PATIENCE, PHASES, live_again, reach
+from kvtest.runtime.phases import FOREVER, PATIENCE, live_again, reach, reach_all
 
 BOUND = 1.0  # seconds until calls under way have failed, of the requirement
 
 pytestmark = pytest.mark.capability("runtime")
 
-in_every_phase = pytest.mark.parametrize(
-    "phase",
-    [
-        pytest.param(phase, marks=pytest.mark.capability("runtime-pause")) if phase == "paused" else phase
-        for phase in PHASES
-    ],
-)
 with_every_signal = pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
 
 
 @requirement("RUNTIME-CLEANUP-001")
-@in_every_phase
 @with_every_signal
-def test_everything_goes_with_the_shim(pod: Pod, census: Ledger, phase: str, number: signal.Signals) -> None:
-    reach(pod, phase)
-    pod.shim.kill(number)
-    census.assert_clean(within=pod.profile.cleanup_bound)
+def test_everything_goes_with_the_shim(pods: Pods, census: Ledger, number: signal.Signals) -> None:
+    """Whatever phase of their lives its containers are in."""
+    started = reach_all(pods)
+    for pod in started:
+        pod.shim.kill(number)
+    census.assert_clean(within=started[0].profile.cleanup_bound)
 
 
 @pytest.mark.capability("runtime-hooks")
@@ -87,28 +81,20 @@ def test_everything_goes_with_a_shim_that_never_had_a_container(pod: Pod, census
     census.assert_clean(within=pod.profile.cleanup_bound)
 
 
-@requirement("RUNTIME-CLEANUP-001")
-@pytest.mark.capability("runtime-group")
-def test_every_container_goes_with_the_shim(pod: Pod, census: Ledger) -> None:
-    containers = [pod.run(FOREVER) for _ in range(3)]
-    pod.shim.kill()
-    for container in containers:
-        pod.events.expect("TaskExit", container.id, within=pod.profile.cleanup_bound)
-    census.assert_clean(within=pod.profile.cleanup_bound)
-
-
 @requirement("RUNTIME-CLEANUP-002")
-@pytest.mark.parametrize("phase", ["created", "running", "exec"])
 @with_every_signal
-def test_the_end_is_published_when_the_shim_has_died(pod: Pod, phase: str, number: signal.Signals) -> None:
-    container = reach(pod, phase)
+def test_the_end_is_published_when_the_shim_has_died(pods: Pods, number: signal.Signals) -> None:
+    started = reach_all(pods, ("created", "running", "exec"))
     began = time.monotonic()
-    pod.shim.kill(number)
-    status = pod.profile.status_of_delete
-    pod.events.expect("TaskExit", container.id, status=status, within=pod.profile.cleanup_bound)
-    deleted = pod.events.expect("TaskDelete", container.id, status=status, within=pod.profile.cleanup_bound)
-    assert deleted.at - began < pod.profile.cleanup_bound
-    assert len(pod.events.of(container.id, "TaskExit", "")) == 1
+    for pod in started:
+        pod.shim.kill(number)
+    for pod in started:
+        within, status = pod.profile.cleanup_bound, pod.profile.status_of_delete
+        for container in pod.containers:
+            pod.events.expect("TaskExit", container.id, status=status, within=within)
+            deleted = pod.events.expect("TaskDelete", container.id, status=status, within=within)
+            assert deleted.at - began < within
+            assert len(pod.events.of(container.id, "TaskExit", "")) == 1
 
 
 @requirement("RUNTIME-CLEANUP-003")

@@ -42,6 +42,10 @@ def kvtest(settings: Settings, *arguments: str, cwd: Path, code: int = 0) -> sub
     return result
 
 
+def test_its_version_is_told(settings: Settings, tmp_path: Path) -> None:
+    assert re.fullmatch(r"kvtest \d+\.\d+\.\d+\n", kvtest(settings, "--version", cwd=tmp_path).stdout)
+
+
 BODY = {
     "passes": "def test_x(guest): assert guest.run(['true']).code == 0",
     "fails": "def test_x(guest): assert guest.run(['false']).code == 0",

@@ -53,18 +53,10 @@ FAULTS = [
     Fault("test_clients::test_a_client_that*direct*", shims.dies_with_a_client, "the connection ended"),
     Fault("test_clients::test_pods_live*direct*", shims.publishes_to_everybody, "assert {"),
     # Failure
-    Fault("test_failure::test_everything_goes_with_the_shim*direct-*-created]", shims.deletes_nothing, "left behind"),
-    Fault(
-        "test_failure::test_everything_goes_with_the_shim*direct-*-running]", shims.leaves_a_mount, ": tmpfs of left"
-    ),
-    Fault("test_failure::test_everything_goes_with_the_shim*direct-*-exec]", shims.leaves_a_cgroup, "cgroup"),
-    Fault("test_failure::test_everything_goes_with_the_shim*direct-*-output]", shims.hangs_in_delete, "left behind"),
-    Fault("test_failure::test_everything_goes_with_the_shim*direct-*-input]", shims.leaves_the_state, "path /run"),
-    Fault("test_failure::test_everything_goes_with_the_shim*direct-*-paused]", shims.deletes_nothing, "left behind"),
-    Fault("test_failure::test_everything_goes_with_the_shim*direct-*-ended]", shims.leaves_a_process, "sleep 1000"),
+    Fault("test_failure::test_everything_goes_with_the_shim*direct-SIGKILL]", shims.leaves_a_cgroup, "cgroup"),
+    Fault("test_failure::test_everything_goes_with_the_shim*direct-SIGTERM]", shims.leaves_the_state, "path /run"),
     Fault("test_failure::test_everything_goes_with_a_shim*direct*", shims.leaves_a_process, "sleep 1000"),
-    Fault("test_failure::test_everything_goes_when*in_a_deletion*direct*", shims.leaves_a_mount, ": tmpfs of left"),
-    Fault("test_failure::test_every_container*direct*", shims.leaves_a_cgroup, "cgroup"),
+    Fault("test_failure::test_everything_goes_when*in_a_deletion*direct*", shims.hangs_in_delete, "left behind"),
     Fault("test_failure::test_the_end_is*direct*", shims.deletes_with_another_status, "exit status 0 and not 137"),
     Fault("test_failure::test_the_socket*direct*", shims.leaves_its_socket, "assert ["),
     Fault("test_failure::test_a_second*direct*", shims.deletes_once, "'delete' ended with status 1"),
@@ -75,13 +67,10 @@ FAULTS = [
     Fault("test_failure::test_a_stopped_shim*direct*", calls.forgets_what_came_meanwhile, "for the answer to the shim"),
     Fault("test_failure::test_everything_goes_when*on_the_way*poststart]", shims.deletes_nothing, "left behind"),
     # Under containerd
+    Fault("test_failure::test_everything_goes_with_the_shim*containerd-SIGKILL]", shims.deletes_nothing, "left behind"),
+    Fault("test_failure::test_everything_goes_with_the_shim*containerd-SIGTERM]", shims.leaves_a_mount, "of left"),
     Fault(
-        "test_failure::test_everything_goes_with_the_shim*containerd-SIGKILL-running]",
-        shims.deletes_nothing,
-        "left behind",
-    ),
-    Fault(
-        "test_failure::test_the_end_is*containerd-SIGKILL-running]",
+        "test_failure::test_the_end_is*containerd-SIGKILL]",
         shims.deletes_with_another_status,
         "exit status 0 and not 137",
     ),
