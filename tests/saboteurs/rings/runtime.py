@@ -65,10 +65,10 @@ FAULTS = [
     Fault("test_failure::test_calls_under_way*direct*", calls.keeps_calls_waiting, "for the answer to the shim"),
     Fault("test_failure::test_the_death*direct*", calls.does_not_notice_a_death, "for the answer to the shim"),
     Fault("test_failure::test_a_stopped_shim*direct*", calls.forgets_what_came_meanwhile, "for the answer to the shim"),
-    Fault("test_failure::test_everything_goes_when*on_the_way*poststart]", shims.deletes_nothing, "left behind"),
+    Fault("test_failure::test_everything_goes_when*on_the_way*poststart]", shims.leaves_a_mount, ": tmpfs of left"),
     # Under containerd
     Fault("test_failure::test_everything_goes_with_the_shim*containerd-SIGKILL]", shims.deletes_nothing, "left behind"),
-    Fault("test_failure::test_everything_goes_with_the_shim*containerd-SIGTERM]", shims.leaves_a_mount, "of left"),
+    Fault("test_failure::test_everything_goes_with_the_shim*containerd-SIGTERM]", shims.leaves_a_process, "sleep 1000"),
     Fault(
         "test_failure::test_the_end_is*containerd-SIGKILL]",
         shims.deletes_with_another_status,
