@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kvtest.image import ImageCache
+from kvtest.ownership.keeper import owned_by
 from kvtest.ownership.keeper import remove as remove_path
 from kvtest.ownership.run_directory import default_base, left_behind
 from kvtest.settings import Settings
@@ -16,7 +17,8 @@ from kvtest.vm.template_cache import TemplateCache, orphans, template_caches
 def left_over(settings: Settings, *, remove: bool = False) -> Iterator[Path]:
     """Yield what nobody uses any more, each locked while the caller looks at it.
 
-    Run directories that nobody holds, templates in memory whose cache has been removed, half-made entries of the cache.
+    Run directories that nobody holds, with what runtimes have kept elsewhere for the pods in them; templates in memory
+    whose cache has been removed; half-made entries of the cache.
 
     Args:
         settings: Say where to look.
@@ -24,6 +26,8 @@ def left_over(settings: Settings, *, remove: bool = False) -> Iterator[Path]:
     """
     for base in dict.fromkeys((settings.run_directory or default_base(), default_base(), Path("/tmp"))):
         for path in left_behind(base):
+            for owned in owned_by(str(path)):
+                yield _taken(Path(owned), remove)
             yield _taken(path, remove)
     for path in orphans():
         yield _taken(path, remove)

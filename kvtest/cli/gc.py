@@ -20,7 +20,8 @@ def gc(
 ) -> None:
     """Remove what a crash of the machine left, and templates in memory whose cache has been removed.
 
-    What a crash leaves are run directories that nobody holds, and half-made entries of the cache. A run that ends,
+    What a crash leaves are run directories that nobody holds, what runtimes have kept elsewhere for the pods in them,
+    such as the state of containers and sockets of shims, and half-made entries of the cache. A run that ends,
     however it ends, removes these itself. What somebody is using is locked, and stays.
     """
     settings = settings_of(given)

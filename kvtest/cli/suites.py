@@ -22,6 +22,7 @@ from kvtest.errors import SettingError, UnknownNameError, UsageError
 from kvtest.harness import GuestFactory
 from kvtest.host.memory import workers_with_room
 from kvtest.plugin.collection import is_ours, uses
+from kvtest.plugin.preflight import wants_containerd
 from kvtest.report import Results
 from kvtest.report.directory import results_of_one_run
 from kvtest.resources import suites_directory
@@ -100,6 +101,8 @@ def run(
             AgentMachines(factory, progress).try_out()
         if seen.pods:
             preflight.prepare(loaded)
+        if seen.containerd:
+            preflight.try_containerd(settings)
         status = pytest.main([*how, *selection], plugins=[watcher])
     raise typer.Exit(status_of_run(int(status), watcher.results))
 
@@ -120,13 +123,14 @@ def workers_for(tests: int, memory: int, asked: str | None = None) -> int:
 
 
 class _Counter:
-    """Counts the tests of a session, those of ours, and those that want a guest, an agent's machine, or a runtime."""
+    """Counts the tests of a session, those of ours, and those that want a guest, an agent, a runtime, or containerd."""
 
     tests = 0
     ours = 0
     guests = 0
     agents = 0
     pods = 0
+    containerd = 0
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -135,6 +139,7 @@ class _Counter:
         self.tests = len(session.items)
         self.ours = sum(map(is_ours, session.items))
         self.pods = sum(uses(item, "runtime") for item in session.items)
+        self.containerd = sum(map(wants_containerd, session.items))
         with_agent = [item for item in session.items if uses(item, "endpoint")]
         place = agent_place(self._settings) if with_agent else AgentPlace.SERVICE
         self.agents = len(with_agent) if place.bare else 0

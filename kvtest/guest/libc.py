@@ -7,6 +7,7 @@ import ctypes
 import os
 import signal
 
+_MS_REC, _MS_SHARED = 0x4000, 0x100000  # mount(2)
 _MNT_DETACH = 2  # umount2(2)
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _PR_SET_CHILD_SUBREAPER = 36
@@ -24,6 +25,15 @@ def mount(source: str, target: str, kind: str, data: str, flags: int = 0) -> Non
     if _library.mount(source.encode(), target.encode(), kind.encode(), flags, data.encode()) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"mounting {target}: {os.strerror(number)}")
+
+
+def share_mounts(target: str) -> None:
+    """Have what is mounted and unmounted at a mount or below it seen in other mount namespaces (mount_namespaces(7)).
+
+    Raises:
+        OSError: It is none.
+    """
+    mount("none", target, "", "", _MS_REC | _MS_SHARED)
 
 
 def unmount(target: str) -> None:

@@ -15,6 +15,7 @@ from kvtest.harness.guest import Guest
 from kvtest.harness.request import GuestRequest
 from kvtest.host.memory import available_memory
 from kvtest.image import Image, ImageCache
+from kvtest.image.agent import find_agent
 from kvtest.ownership import RunDirectory
 from kvtest.settings import Settings
 from kvtest.start import AgentStart, GuestStart
@@ -53,6 +54,7 @@ class GuestFactory:
         self._images: dict[tuple[str, str], Image] = {}
         self._templates: dict[Configuration, Template] = {}
         self._decision: Decision | None = None
+        self._agent_runs = False  # as far as its file tells
         self._ahead: tuple[Configuration, VM] | None = None
 
     def with_our_agent(self) -> GuestFactory:
@@ -98,6 +100,7 @@ class GuestFactory:
 
     def prepare(self) -> None:
         """Do everything that needs doing once, so that whatever is wrong with this machine is said at once."""
+        self.look_at_agent()
         RunDirectory(self.settings.run_directory).close()
         if self.settings.guest_start is GuestStart.CLONE:
             for kernel in self.settings.guest_kernel:
@@ -107,6 +110,16 @@ class GuestFactory:
                 self.template(self.configuration(GuestRequest(image=AGENT_RECIPE, serial_ports=AGENT_PORTS)))
         else:
             _ = self.accelerator
+
+    def look_at_agent(self) -> None:
+        """Look at the program of the agent under test: one that runs in no guest is refused before anything is built.
+
+        Raises:
+            RecipeError: It does not; the message says why.
+        """
+        if self.settings.agent is not None and not self._agent_runs:
+            find_agent(str(self.settings.agent))
+            self._agent_runs = True
 
     def configuration(
         self, request: GuestRequest, *, vsock: bool = True, over: Transport = Transport.VHOST_USER_VSOCK

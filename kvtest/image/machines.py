@@ -6,6 +6,7 @@ from __future__ import annotations
 import struct
 
 X86_64 = "x86-64"
+_CLASS_32 = 1
 _NAMES = {
     3: "x86 of 32 bits",
     8: "MIPS",
@@ -21,4 +22,6 @@ _NAMES = {
 def machine_of(data: bytes) -> str:
     """Return the name of the machine that an ELF file, or its beginning, is for."""
     (machine,) = struct.unpack_from("<H" if data[5] == 1 else ">H", data, 18)
-    return _NAMES.get(machine, f"machine {machine}")
+    name = _NAMES.get(machine, f"machine {machine}")
+    # Programs whose pointers have 32 bits for processors of 64, as of the x32 ABI, are of the same machine.
+    return f"{name} of 32 bits" if name == X86_64 and data[4] == _CLASS_32 else name

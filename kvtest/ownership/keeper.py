@@ -14,7 +14,7 @@ keeps messages apart, with descriptors beside them (unix(7), SCM_RIGHTS)::
         a process that does nothing but have a mount namespace of its own
         -> {"started": 1, "pid": 4711} with its pidfd, or {"failed": 1, "errno": 2}, and later {"ended": 1, "status": 0}
     {"adopt": 1, "pid": 4712}      tell of an orphan that has become the keeper's child as if it had been started
-    {"remove": PATH}      remove it when the owner is gone
+    {"remove": PATH}      remove it when the owner is gone, and what else it says goes with it (see OWNED)
     {"keep": PATH}        not any more
     {"heirs": "NAME=VALUE"}     end the processes then that have this in their environment
     {"remove_cgroups": WORD}    remove the cgroups then whose names begin with it, of every hierarchy
@@ -34,6 +34,7 @@ import select
 import shutil
 import signal
 import socket
+import stat
 import sys
 from typing import Any
 
@@ -41,7 +42,11 @@ MESSAGE_LIMIT = 1 << 17  # well below what a socket buffer takes at once
 _FIRST_DESCRIPTOR = 3  # that is no standard stream
 DESCRIPTOR_LIMIT = 250  # SCM_MAX_FD is 253
 IN_NAMESPACE = -1  # in place of a descriptor's number: the mount namespace to be in
+OWNED = ".kvtest-owned"
+"""Of a directory, the file that says what else goes with it: in each line JSON, a shell pattern of paths as ``paths``,
+or as ``sockets_in`` one of files each of which holds the address of a socket, such as ``unix:///run/x``."""
 _CGROUPS = "/sys/fs/cgroup"
+_LONGEST_ADDRESS = 4096
 _ROUNDS = 100  # of looking for processes that others fork while they are being killed
 _MNT_DETACH = 2
 _CLONE_NEWNS = 0x20000
@@ -304,13 +309,52 @@ def environment_of(pid: int) -> list[bytes]:
 
 
 def remove(path: str) -> None:
-    """Remove a file or a directory with all that is in it, as far as that is possible; none need be there."""
+    """Remove a file or a directory with all that is in it, as far as that is possible; none need be there.
+
+    What goes with a directory, as that says itself, is removed before it.
+    """
+    if os.path.isdir(path) and not os.path.islink(path):
+        for owned in owned_by(path):
+            _remove(owned)
+    _remove(path)
+
+
+def _remove(path: str) -> None:
     if os.path.isdir(path) and not os.path.islink(path):
         _unmount_below(path)
         shutil.rmtree(path, ignore_errors=True)
     else:
         with contextlib.suppress(OSError):
             os.unlink(path)
+
+
+def owned_by(directory: str) -> list[str]:
+    """Return what is there of what a directory says goes with it; nothing for most directories."""
+    try:
+        with open(os.path.join(directory, OWNED), encoding="utf-8") as stream:
+            lines = stream.read().splitlines()
+    except (OSError, ValueError):
+        return []
+    from glob import glob  # which nobody else here needs
+
+    found: dict[str, None] = {}
+    for line in lines:
+        with contextlib.suppress(ValueError):  # of one that was being written
+            told = json.loads(line)
+            found.update(dict.fromkeys(glob(told.get("paths", ""))))
+            for file in glob(told.get("sockets_in", "")):
+                found.update(dict.fromkeys(_sockets_in(file)))
+    return list(found)
+
+
+def _sockets_in(file: str) -> list[str]:
+    """Return the socket that a file names, if that is one."""
+    with contextlib.suppress(OSError, ValueError):
+        with open(file, encoding="utf-8") as stream:
+            path = stream.read(_LONGEST_ADDRESS).strip().removeprefix("unix://")
+        if path.startswith("/") and stat.S_ISSOCK(os.lstat(path).st_mode):
+            return [path]
+    return []
 
 
 def _unmount_below(path: str) -> None:

@@ -40,17 +40,29 @@ class Started:
 
 
 class Keeper:
-    """The connection to a keeper."""
+    """The connection to a keeper.
+
+    Raises:
+        HostError: It could not be started.
+    """
 
     def __init__(self) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", program.__file__, str(theirs.fileno()), str(os.getpid())],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", program.__file__, str(theirs.fileno()), str(os.getpid())],
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,
+                )
+            except OSError as error:
+                self._socket.close()
+                python = sys.executable or "Python"
+                raise HostError(
+                    f"could not run {python}, with which kvtest keeps what it starts: {error.strerror}",
+                    hint="is the environment that kvtest runs in still there, and may you execute what is in it?",
+                ) from error
         self._owner = os.getpid()
         self._environment = dict(os.environ)
         self._lock = threading.Lock()

@@ -4,6 +4,9 @@
 ``sun_path`` holds 107 bytes and a terminator (unix(7)), and results directories of real projects are longer than that,
 so sockets never live beside the results.
 
+What goes with a run directory, such as what a container runtime keeps elsewhere for a pod of ours, is written down in
+it: the keeper finds it there, and ``kvtest gc`` where there is no keeper any more.
+
 A run directory is locked as long as it is in use, and unlocked by the kernel when its owner is gone: what is unlocked
 was left by somebody who had no keeper any more, as after a crash of the machine.
 """
@@ -12,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import re
 import secrets
@@ -22,6 +26,7 @@ from pathlib import Path
 from types import TracebackType
 
 from kvtest.errors import SettingError
+from kvtest.ownership.keeper import OWNED
 from kvtest.ownership.owner import current_keeper
 
 SOCKET_PATH_LIMIT = 107
@@ -61,6 +66,32 @@ class RunDirectory:
                 f"could not make a run directory in {parent}: {error.strerror}",
                 hint="choose another with --run-directory",
             ) from error
+        self._owned: set[str] = set()
+
+    def own(self, pattern: str) -> None:
+        """Have paths elsewhere go with the directory when we die, or with ``kvtest gc``; say so before they are made.
+
+        They do not with :meth:`close`: whoever should have removed them by then has not, which is for others to find.
+
+        Args:
+            pattern: A shell pattern that nobody else's paths match.
+        """
+        self._say("paths", pattern)
+
+    def own_sockets_in(self, pattern: str) -> None:
+        """Have the sockets go with it, as for :meth:`own`, whose addresses are in files.
+
+        Args:
+            pattern: A shell pattern of the files, below the directory.
+        """
+        self._say("sockets_in", str(self.path / pattern))
+
+    def _say(self, kind: str, pattern: str) -> None:
+        line = json.dumps({kind: pattern})
+        if line not in self._owned:
+            self._owned.add(line)
+            with (self.path / OWNED).open("a", encoding="utf-8") as stream:
+                stream.write(f"{line}\n")
 
     def close(self) -> None:
         """Remove the directory with all that is in it."""

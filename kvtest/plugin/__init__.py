@@ -20,6 +20,7 @@ from kvtest.plugin import (
     notes,
     options,
     plan,
+    preflight,
     runtime_fixtures,
     scheduling,
     timeouts,
@@ -50,6 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Crashes(config), "kvtest-crashes")
     config.pluginmanager.register(notes, "kvtest-notes")
     config.pluginmanager.register(plan, "kvtest-plan")
+    config.pluginmanager.register(preflight, "kvtest-preflight")
     config.pluginmanager.register(scheduling, "kvtest-scheduling")
     config.pluginmanager.register(endings, "kvtest-endings")
     config.pluginmanager.register(timeouts, "kvtest-timeouts")

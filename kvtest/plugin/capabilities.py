@@ -53,7 +53,7 @@ def _runtime(config: pytest.Config) -> str | None:
 
 def _containerd(_config: pytest.Config) -> str | None:
     from kvtest.errors import KvtestError
-    from kvtest.runtime.containerd import find_containerd
+    from kvtest.runtime.containerd_process import find_containerd
 
     try:
         find_containerd()

@@ -194,7 +194,9 @@ class Agent:
         """Return a container that somebody has created."""
         return Container(self, name)
 
-    def copy_file(self, path: str, data: bytes, mode: int = 0o100644, piece: int = 1 << 20) -> None:
+    def copy_file(
+        self, path: str, data: bytes, mode: int = 0o100644, piece: int = 1 << 20, owner: tuple[int, int] = (0, 0)
+    ) -> None:
         """Copy a file into the guest, in pieces.
 
         Args:
@@ -202,6 +204,7 @@ class Agent:
             data: Its contents.
             mode: Its type and permissions.
             piece: Bytes per call; the Go runtime sends 1 MiB.
+            owner: Its user and group.
         """
         for offset in range(0, max(1, len(data)), piece):
             self.call(
@@ -210,6 +213,8 @@ class Agent:
                 file_size=len(data),
                 file_mode=mode,
                 dir_mode=0o755,
+                uid=owner[0],
+                gid=owner[1],
                 offset=offset,
                 data=data[offset : offset + piece],
             )

@@ -82,11 +82,12 @@ class AgentMachines:
         self._failures: dict[Configuration, list[BootError]] = {}
 
     def prepare(self) -> None:
-        """Look at the files of a whole guest, once, and at what its agent needs from its kernel.
+        """Look at the program of the agent, or once at a whole guest's files and what its agent needs from its kernel.
 
         Raises:
             RecipeError: One of them cannot be used, or the kernel has not what the agent needs.
         """
+        self._factory.look_at_agent()
         if self._whole is not None or agent_place(self._settings) is not AgentPlace.WHOLE:
             return
         settings = self._settings

@@ -5,20 +5,24 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
-import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from kvtest.deadline import Deadline
-from kvtest.errors import ContainerdError, KvtestError, MissingToolError, RPCError, ShimError, StateError
-from kvtest.ownership import MountNamespace, OwnedProcess, wait_readable
+from kvtest.errors import KvtestError, RPCError, ShimError, StateError
+from kvtest.ownership import MountNamespace
 from kvtest.rpc.api import load
 from kvtest.rpc.status import Code
 from kvtest.runtime.backend import NAMESPACE, Plan, Surroundings
+from kvtest.runtime.containerd_process import (
+    ASKED_FOR,
+    BUNDLES,
+    STARTING_SECONDS,
+    ContainerdProcess,
+    program_of,
+)
 from kvtest.runtime.events import Event, EventLog, decode
 from kvtest.runtime.installation import Installation, find_program
 from kvtest.runtime.profile import OptionsType
@@ -30,46 +34,11 @@ if TYPE_CHECKING:
 
     from kvtest.runtime.containerd_tasks import ContainerdTasks, Stub
 
-_CURE = "apt-get install --no-install-recommends containerd"
 _SPEC = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
-ASKED_FOR = "io.containerd.kvtest-asked-for.v2"
-"""What containerd calls a runtime whose shim is not where it would look."""
-_STARTING_SECONDS = 20.0
 # Milliseconds until a connection is tried again after containerd has ended; a second and more if nobody says so.
 _CHANNEL = [(f"grpc.{which}_reconnect_backoff_ms", 50) for which in ("initial", "min", "max")]
 _ENDING_SECONDS = 10.0
 _FORGETTING_SECONDS = 1.0  # that containerd may take to forget a task after it has published its deletion
-_CONFIGURATION = """\
-version = 2
-root = "{directory}/root"
-state = "{directory}/state"
-oom_score = 0
-disabled_plugins = ["io.containerd.grpc.v1.cri"]
-
-[grpc]
-address = "{socket}"
-
-[plugins."io.containerd.internal.v1.opt"]
-path = "{directory}/opt"
-"""
-
-
-def find_containerd() -> Path:
-    """Return where containerd is.
-
-    Raises:
-        MissingToolError: It is nowhere.
-    """
-    program = find_program("containerd")
-    if program is None:
-        raise MissingToolError("there is no containerd", hint=_CURE)
-    return Path(program)
-
-
-def program_of(runtime: str) -> str:
-    """Return the program that containerd looks for (runtime/v2/README.md of containerd)."""
-    kind, version = runtime.split(".")[-2:]
-    return f"containerd-shim-{kind}-{version}"
 
 
 def runtime_of(installation: Installation) -> str:
@@ -80,14 +49,6 @@ def runtime_of(installation: Installation) -> str:
     """
     usual = installation.profile.runtime
     return usual if find_program(program_of(usual)) == str(installation.shim) else ASKED_FOR
-
-
-def _environment(directory: Path, installation: Installation) -> dict[str, str]:
-    """Return what has containerd find the shim of a runtime, wherever it is, and the shim what it needs."""
-    directory.mkdir()
-    (directory / program_of(ASKED_FOR)).symlink_to(installation.shim)
-    environment = installation.environment
-    return {**environment, "PATH": f"{environment['PATH']}:{directory}"}
 
 
 class Containerd:
@@ -112,12 +73,7 @@ class Containerd:
         mounts: MountNamespace | None = None,
     ) -> None:
         self.directory = directory
-        self._mounts = mounts
-        self.socket = directory / "containerd.sock"
-        self.log = directory / "containerd.log"
-        self._program = program
-        self._environment = _environment(directory / "bin", installation) if installation is not None else {}
-        (directory / "config.toml").write_text(_CONFIGURATION.format(directory=directory, socket=self.socket))
+        self._process = ContainerdProcess(directory, program, installation, mounts)
         self._subscribers: dict[str, Callable[[Event], None]] = {}
         self._channel: grpc.Channel | None = None
         self._reader: threading.Thread | None = None
@@ -132,24 +88,15 @@ class Containerd:
         """
         import grpc
 
-        deadline = Deadline(_STARTING_SECONDS)
-        notify = self.directory / "notify"
-        notify.unlink(missing_ok=True)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
-            notified.bind(str(notify))
-            self._process = OwnedProcess(
-                [self._program, "--config", self.directory / "config.toml"],
-                output=self.log,
-                environment={**os.environ, **self._environment, "NOTIFY_SOCKET": str(notify)},  # see sd_notify(3)
-                mounts=self._mounts,
-            )
-            try:
-                wait_readable(notified, self._process, deadline, "containerd to be ready")
-                # One channel for all its lives: what grpc has opened for one stays open.
-                self._channel = self._channel or grpc.insecure_channel(f"unix://{self.socket}", options=_CHANNEL)
-                self.version = self.stub("containerd.services.version.v1.Version").ready("Version", deadline).version
-            except (KvtestError, ChildProcessError) as error:
-                self._refuse(self._program, error)
+        deadline = Deadline(STARTING_SECONDS)
+        self._process.start(deadline)
+        try:
+            # One channel for all its lives: what grpc has opened for one stays open.
+            self._channel = self._channel or grpc.insecure_channel(f"unix://{self.socket}", options=_CHANNEL)
+            self.version = self.stub("containerd.services.version.v1.Version").ready("Version", deadline).version
+        except KvtestError as error:
+            self._disconnect()
+            self._process.refuse(error)
         self._stream = self.stub("containerd.services.events.v1.Events").stream("Subscribe")
         self._reader = threading.Thread(target=self._read, name="kvtest-containerd-events", daemon=True)
         self._reader.start()
@@ -157,29 +104,24 @@ class Containerd:
     @property
     def running(self) -> bool:
         """Whether it has been started and not been killed."""
-        return self._process.running
+        return self._process.process.running
 
     @property
     def pid(self) -> int:
         """Its process ID."""
-        return self._process.pid
+        return self._process.process.pid
+
+    @property
+    def socket(self) -> Path:
+        """Where it listens."""
+        return self._process.socket
 
     def kill(self) -> None:
         """End it at once, and leave to themselves the shims that it has started."""
         self._process.kill()
-        self._process.wait(_ENDING_SECONDS)
         if self._reader is not None:
             self._reader.join()  # the stream of events has ended with it
         self._process.close()
-
-    def _refuse(self, program: Path, error: KvtestError | ChildProcessError) -> NoReturn:
-        tail = self._process.tail(15)
-        self.close()
-        said = error.message.partition("; last seen")[0] if isinstance(error, KvtestError) else f"it ended: {error}"
-        raise ContainerdError(
-            f"{program} did not start: {said}; its log ends with:\n{tail}",
-            hint=f"run it by hand: {program} --config FILE",
-        ) from error
 
     @property
     def channel(self) -> grpc.Channel:
@@ -229,9 +171,6 @@ class Containerd:
     def close(self) -> None:
         """End it."""
         self._disconnect()
-        self._process.kill(signal.SIGTERM)
-        with contextlib.suppress(KvtestError):
-            self._process.wait(_ENDING_SECONDS)
         self._process.close()
 
 
@@ -343,7 +282,7 @@ class ContainerdBackend:
 
     def _learn(self, name: str, deadline: Deadline) -> None:
         """Learn which shim serves a container, as containerd itself does: from the file in the bundle."""
-        bundle = self._containerd.directory / "state" / "io.containerd.runtime.v2.task" / NAMESPACE / name
+        bundle = self._containerd.directory / BUNDLES / NAMESPACE / name
         try:
             address = Path((bundle / "address").read_text().strip().removeprefix("unix://"))
         except OSError as error:

@@ -25,6 +25,7 @@ from kvtest.runtime.shim import Place, ShimProcess, StartedShim
 from kvtest.runtime.sink import EventService, Sink
 from kvtest.runtime.tasks import ExitStatus, Tasks
 
+BUNDLES = "bundles"  # in the directory of a pod
 _UNKNOWN_STATUS = 255  # of a container whose shim did not tell, in containerd's events
 
 
@@ -92,7 +93,7 @@ class DirectBackend:
             self._given.installation,
             NAMESPACE,
             name,
-            self._given.directory / "bundles" / name,
+            self._given.directory / BUNDLES / name,
             self._service.path,
             self._given.directory / "containerd.sock",
             self._given.mounts,

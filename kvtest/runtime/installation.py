@@ -177,9 +177,20 @@ def shim_of(profile: Profile, settings: Settings) -> Path:
     path = Path(wanted)
     if not path.exists():
         raise MissingToolError(f"there is no {path}, the shim of {profile.name}", hint=hint)
+    if path.is_dir():
+        raise MissingToolError(f"{path} is a directory, and no shim of {profile.name}", hint=_shim_in(path, profile))
     if not stat.S_ISREG(path.stat().st_mode) or not os.access(path, os.X_OK):
         raise MissingToolError(f"{path}, the shim of {profile.name}, is not a program", hint=f"chmod +x {path}")
     return path
+
+
+def _shim_in(directory: Path, profile: Profile) -> str:
+    """Return a hint to which program of a directory may be meant."""
+    found = sorted(path for path in directory.glob("containerd-shim-*") if os.access(path, os.X_OK))
+    if not found:
+        return "--shim takes the path of the program itself"
+    usual = directory / Path(profile.shim).name
+    return f"did you mean {usual if usual in found else found[0]}?"
 
 
 def configuration_of(profile: Profile, settings: Settings) -> Path | None:

@@ -18,7 +18,7 @@ from kvtest.ownership.owner import current_keeper
 from kvtest.runtime.backend import Backend, Driver, Surroundings
 from kvtest.runtime.container import PATIENCE
 from kvtest.runtime.containerd import Containerd, ContainerdBackend
-from kvtest.runtime.direct import DirectBackend
+from kvtest.runtime.direct import BUNDLES, DirectBackend
 from kvtest.runtime.events import EventLog
 from kvtest.runtime.pod import Pod
 from kvtest.runtime.sink import Sink
@@ -118,23 +118,27 @@ class Pods:
         with runtime.ledger.lasting(name), contextlib.ExitStack() as opened:
             directory = opened.enter_context(RunDirectory(runtime.base))
             marks.add_place(directory.path)
+            directory.own_sockets_in(f"{BUNDLES}/*/address")
             surroundings = Surroundings(name, runtime.installation, directory.path, mounts)
-            pod = Pod(surroundings, files, self._backend(surroundings, sink, containerd), marks.paths.add)
+
+            def owned(pattern: str) -> None:
+                marks.paths.add(pattern)
+                directory.own(pattern)
+
+            pod = Pod(surroundings, files, self._backend(surroundings, sink, containerd, owned), owned)
             opened.pop_all()
         marks.add_word(name)
         self._pods.append((pod, directory))
         return pod
 
     def _backend(
-        self, surroundings: Surroundings, sink: Sink, containerd: Containerd | None
+        self, surroundings: Surroundings, sink: Sink, containerd: Containerd | None, owned: Callable[[str], None]
     ) -> Callable[[EventLog], Backend]:
-        paths = self.runtime.ledger.marks.paths
-
         def through_containerd(log: EventLog) -> Backend:
             assert containerd is not None
-            return ContainerdBackend(surroundings, log, lambda path: paths.add(str(path)), containerd)
+            return ContainerdBackend(surroundings, log, lambda path: owned(str(path)), containerd)
 
         def direct(log: EventLog) -> Backend:
-            return DirectBackend(surroundings, log.add, lambda path: paths.add(str(path)), sink)
+            return DirectBackend(surroundings, log.add, lambda path: owned(str(path)), sink)
 
         return direct if containerd is None else through_containerd

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import secrets
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from kvtest.deadline import Deadline
 from kvtest.errors import KvtestError, UsageError
 from kvtest.ownership import RunDirectory
 from kvtest.runtime.backend import Surroundings
-from kvtest.runtime.direct import DirectBackend
+from kvtest.runtime.containerd_process import STARTING_SECONDS, ContainerdProcess, find_containerd
+from kvtest.runtime.direct import BUNDLES, DirectBackend
 from kvtest.runtime.installation import Installation, find
-from kvtest.settings import LoadedSettings
+from kvtest.settings import LoadedSettings, Settings
 
 START_SECONDS = 10.0
 """Seconds that a shim may take to start and answer, and to end; it has no container yet."""
@@ -48,6 +50,33 @@ def prepare(loaded: LoadedSettings) -> None:
         try_start(installation, loaded.settings.run_directory)
 
 
+def try_containerd(settings: Settings) -> None:
+    """Start a containerd as tests have it, and end it; once for a process.
+
+    Where there is none, or no runtime, nothing is said: the tests that need them are skipped, or tell.
+
+    Args:
+        settings: The settings of the run.
+
+    Raises:
+        ContainerdError: It did not start; the end of its log is in the message.
+    """
+    try:
+        find(settings)
+        program = find_containerd()
+    except KvtestError:
+        return
+    _try_containerd(program, settings.run_directory)
+
+
+@functools.cache
+def _try_containerd(program: Path, base: Path | None) -> None:
+    with RunDirectory(base) as directory:
+        process = ContainerdProcess(directory.path, program)
+        process.start(Deadline(STARTING_SECONDS))
+        process.close()
+
+
 def try_start(installation: Installation, base: Path | None = None, within: float = START_SECONDS) -> None:
     """Start a shim without a container, and end it.
 
@@ -61,6 +90,7 @@ def try_start(installation: Installation, base: Path | None = None, within: floa
     """
     deadline = Deadline(within)
     with RunDirectory(base) as directory:
+        directory.own_sockets_in(f"{BUNDLES}/*/address")
         surroundings = Surroundings(f"kvtest-{secrets.token_hex(5)}", installation, directory.path)
         backend = DirectBackend(surroundings, lambda _event: None, lambda _path: None)
         try:

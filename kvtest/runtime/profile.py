@@ -225,12 +225,21 @@ def _check(profile: Profile, path: Path) -> None:
     if profile.vm is not None and profile.vm.console is not None:
         _check_console(profile.vm.console, path)
     for pattern in profile.owns:
-        try:
-            pattern.format(namespace="", pod="", container="", run="")
-        except (KeyError, IndexError, ValueError):
-            raise ProfileError(
-                f"{path}: 'owns' has {pattern!r}", hint="what is filled in is {namespace}, {pod}, {container} and {run}"
-            ) from None
+        _check_owned(pattern, path)
+
+
+def _check_owned(pattern: str, path: Path) -> None:
+    try:
+        pattern.format(namespace="", pod="", container="", run="")
+    except (KeyError, IndexError, ValueError):
+        raise ProfileError(
+            f"{path}: 'owns' has {pattern!r}", hint="what is filled in is {namespace}, {pod}, {container} and {run}"
+        ) from None
+    # It is removed when a run is killed.
+    if not any(name in pattern for name in ("{pod}", "{container}", "{run}")):
+        raise ProfileError(
+            f"{path}: 'owns' has {pattern!r}, which is not of one pod alone", hint="put {pod} or {container} into it"
+        )
 
 
 def _check_console(console: DebugConsole, path: Path) -> None:

@@ -11,7 +11,8 @@ from kvtest.errors import StateError
 from kvtest.ownership import MountNamespace, RunDirectory
 from kvtest.runtime import rootfs
 from kvtest.runtime.backend import Driver
-from kvtest.runtime.containerd import Containerd, find_containerd
+from kvtest.runtime.containerd import Containerd
+from kvtest.runtime.containerd_process import BUNDLES, find_containerd
 from kvtest.runtime.installation import Installation, root_is_mount_point
 from kvtest.runtime.pods import Pods
 from kvtest.runtime.shared_pods import SharedPods
@@ -82,6 +83,7 @@ class RuntimeUnderTest:
             mounts = self.mounts
             with self.ledger.lasting(_CONTAINERD), contextlib.ExitStack() as opened:
                 directory = opened.enter_context(RunDirectory(self.base))
+                directory.own_sockets_in(f"{BUNDLES}/*/*/address")
                 containerd = Containerd(directory.path, find_containerd(), self.installation, mounts)
                 self._containerd = (containerd, directory)
                 opened.pop_all()

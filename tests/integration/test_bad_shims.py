@@ -113,6 +113,40 @@ def test_under_pytest_what_was_asked_for_is_an_error_and_not_left_out(tmp_path: 
     assert "1 error" in completed.stdout
 
 
+@needs_root
+@pytest.mark.parametrize(
+    "command",
+    [("kvtest", "run", "-n", "0", "--runtime=runc"), ("pytest", "--kvtest-runtime=runc"), ("pytest", "-n", "2")],
+)
+def test_a_containerd_that_does_not_start_ends_the_run_before_the_first_test(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/containerd").write_text("#!/bin/sh\necho no such plugin >&2\nexit 3\n")
+    (tmp_path / "bin/containerd").chmod(0o700)
+    (tmp_path / "test_mine.py").write_text(
+        "import pytest\n"
+        "@pytest.mark.parametrize('driver', ['direct', 'containerd'], indirect=True)\n"
+        "@pytest.mark.parametrize('number', range(4))\n"
+        "def test_x(pods, number): pods.start()\n"
+    )
+    completed = subprocess.run(
+        [sys.executable, "-m", *command, "test_mine.py"],
+        cwd=tmp_path,
+        env={**CLEAN, "PATH": f"{tmp_path}/bin:{CLEAN['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = completed.stdout + completed.stderr
+    assert completed.returncode == 2, said
+    message = f"{tmp_path}/bin/containerd did not start: it ended: exit status 3; its log ends with:\nno such plugin\n"
+    assert said.count(message) == 1, said
+    assert said.count("hint: run it by hand") == 1
+    assert "passed" not in said
+    assert "failed" not in said
+
+
 def test_a_default_runtime_that_is_not_there_is_left_out_with_the_cure(tmp_path: Path) -> None:
     """Whoever has not asked for it gets the other rings, and is told how to get this one."""
     script = (

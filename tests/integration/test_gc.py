@@ -21,6 +21,7 @@ from tests.processes import children_of, wait_for_end
 
 ROOT = Path(__file__).parents[2]
 OWNER = """
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -36,6 +37,16 @@ def build(target):
 
 with RunDirectory(Path(sys.argv[1]) / "run") as directory:
     (directory.path / "file").touch()
+    elsewhere = Path(sys.argv[1]) / "elsewhere"
+    directory.own(f"{elsewhere}/pod-*")
+    directory.own_sockets_in("bundles/*/address")
+    (elsewhere / "pod-1").mkdir(parents=True)
+    (elsewhere / "pod-1/state.json").touch()
+    (elsewhere / "others").touch()
+    socket.socket(socket.AF_UNIX).bind(str(elsewhere / "shim"))
+    for name in ("shim", "others"):
+        (directory.path / "bundles" / name).mkdir(parents=True)
+        (directory.path / "bundles" / name / "address").write_text(f"unix://{elsewhere}/{name}")
     Store(Path(sys.argv[1]) / "cache/images").get("entry", build, silent)
 """
 
@@ -71,6 +82,10 @@ def left(base: Path) -> list[str]:
     return sorted(path.name.split("-")[0] for path in (*base.glob("run/*"), *base.glob("cache/images/.building-*")))
 
 
+def elsewhere(base: Path) -> list[str]:
+    return sorted(path.name for path in base.glob("elsewhere/*"))
+
+
 def test_what_is_in_use_stays(owner: subprocess.Popen[str], base: Path) -> None:
     with owner:
         assert gc(base) == []
@@ -86,11 +101,13 @@ def test_what_nobody_holds_goes(owner: subprocess.Popen[str], base: Path) -> Non
             os.kill(child, signal.SIGKILL)
         owner.kill()
     assert left(base) == [".building", "kvtest"]
+    assert elsewhere(base) == ["others", "pod-1", "shim"]
     (base / "run/kvtest-mine").write_text("a file of that name is none of ours")
-    assert gc(base, "--dry-run") == ["would remove"] * 2
+    assert gc(base, "--dry-run") == ["would remove"] * 4
     assert left(base) == [".building", "kvtest", "kvtest"]
-    assert gc(base) == ["removed"] * 2
+    assert gc(base) == ["removed"] * 4
     assert left(base) == ["kvtest"]
+    assert elsewhere(base) == ["others"], "what runtimes keep elsewhere goes with the run directory, and nothing else"
     assert gc(base) == []
 
 
@@ -100,6 +117,7 @@ def test_an_owner_that_is_killed_leaves_nothing_for_gc(owner: subprocess.Popen[s
         owner.kill()
     assert wait_for_end(keepers, Deadline(20))
     assert left(base) == []
+    assert elsewhere(base) == ["others"]
 
 
 def test_templates_of_a_cache_that_is_gone_go(base: Path) -> None:

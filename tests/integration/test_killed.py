@@ -54,7 +54,7 @@ import pytest
 def test_x(pods):
     pod = pods.start()
     pod.run(["sleep", "1000"])
-    Path("pods").open("w").write(pod.id)
+    Path("pods").open("w").write(f"{pod.id} {pod.address}")
     while True:
         pod.events.expect("TaskExit", pod.id, within=1000)
 """
@@ -181,14 +181,16 @@ def test_nothing_is_left_of_a_pod(built_images: Path, base: Path, victim: str, r
     options = (f"--runtime={runtime}", "-k", driver)
     run = Run(base, built_images, 2 if victim == "worker" else 0, POD_SUITE, options)
     with open(os.open(base / "pods", os.O_RDONLY | os.O_NONBLOCK), "rb", 0) as pods:
-        assert select.select([pods], [], [], 60)[0], (base / "said").read_text()
-        pod = pods.read().decode()
+        assert select.select([pods], [], [], 300)[0], (base / "said").read_text()
+        pod, address = pods.read().decode().split()
     cgroups = list(Path("/sys/fs/cgroup").rglob(f"{pod}*"))
     assert cgroups or runtime != "runc", "the container had no cgroup that could be left"
+    elsewhere = [Path(address), *([Path(f"/run/containerd/runc/kvtest/{pod}")] if runtime == "runc" else [])]
+    assert all(path.exists() for path in elsewhere), "the runtime keeps it somewhere else"
     assert run.kill(victim, 0.0)
     deadline = Deadline(BOUND)
     assert run.left(deadline) == []
-    assert [path for path in cgroups if path.exists()] == []
+    assert [path for path in (*cgroups, *elsewhere) if path.exists()] == []
     assert str(base) not in Path("/proc/self/mountinfo").read_text()
 
 

@@ -76,7 +76,7 @@ def test_a_containerd_that_does_not_start(
     program = tmp_path / "containerd"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o700)
-    monkeypatch.setattr(containerd, "_STARTING_SECONDS", 3.0)
+    monkeypatch.setattr(containerd, "STARTING_SECONDS", 3.0)
     with RunDirectory() as directory, pytest.raises(ContainerdError) as caught:
         containerd.Containerd(directory.path, program)
     assert re.match(f"{re.escape(str(program))} did not start: {seen}", str(caught.value))

@@ -12,7 +12,8 @@ from unittest.mock import patch
 from kvtest.deadline import Deadline
 from kvtest.runtime import containerd, shim
 from kvtest.runtime.backend import Plan
-from kvtest.runtime.containerd import ASKED_FOR, ContainerdBackend, program_of
+from kvtest.runtime.containerd import ContainerdBackend
+from kvtest.runtime.containerd_process import ASKED_FOR, program_of
 from kvtest.runtime.installation import find_program
 
 RUNC = "containerd-shim-runc-v2"

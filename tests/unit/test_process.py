@@ -105,6 +105,26 @@ def test_a_run_directory_is_private_and_goes() -> None:
         assert list((Path(base) / "new").iterdir()) == []
 
 
+def test_a_keeper_whose_python_is_gone_says_so(tmp_path: Path) -> None:
+    completed = subprocess.run(
+        [
+            *(sys.executable, "-c"),
+            "import sys; sys.executable = sys.argv[1]\n"
+            "from kvtest.ownership import RunDirectory\n"
+            "from kvtest.errors import HostError\n"
+            "try: RunDirectory()\n"
+            "except HostError as error: print(error)\n",
+            f"{tmp_path}/python",
+        ],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert completed.stdout.startswith(f"could not run {tmp_path}/python, with which kvtest keeps"), completed.stderr
+    assert "hint: " in completed.stdout
+
+
 def test_a_run_directory_that_is_too_long(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="107") as caught:
         RunDirectory(tmp_path / ("x" * 90))

@@ -9,7 +9,7 @@ import selectors
 import shutil
 import socket
 
-from kvtest.guest import early
+from kvtest.guest import early, libc
 from kvtest.guest.agent.cgroup import EventFiles, FreezeWatch, OOMWatch
 from kvtest.guest.agent.connections import Clients
 from kvtest.guest.agent.console import CONSOLE_PORT, LOG_PORT, DebugConsole, Log
@@ -45,6 +45,9 @@ class ReferenceAgent:
     def __init__(self) -> None:
         self.reactor = Reactor()
         self._clean_up()
+        # A container has a copy of all that is mounted when it is made, and with it of other containers' disks, which
+        # would stay in use as long as it lives.
+        libc.share_mounts("/")
         reaper = Reaper(self.reactor)
         crun = Crun(reaper, _DIRECTORY)
         spoken = api.load(API)

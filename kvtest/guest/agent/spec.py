@@ -22,7 +22,8 @@ def configuration(spec: Any, name: str) -> dict[str, Any]:
         "sysctl": dict(spec.Linux.Sysctl),
         "maskedPaths": list(spec.Linux.MaskedPaths),
         "readonlyPaths": list(spec.Linux.ReadonlyPaths),
-        "rootfsPropagation": spec.Linux.RootfsPropagation,
+        # As runc has it: what is unmounted in the guest goes from containers too. crun would keep it.
+        "rootfsPropagation": spec.Linux.RootfsPropagation or "rslave",
     }
     return _without_empty(
         {

@@ -12,6 +12,7 @@ from kvtest.errors import KvtestError, RPCError
 from kvtest.rpc.status import Code
 from kvtest.runtime.reference import guest_spec, rootfs
 from kvtest.runtime.reference.arguments import specification
+from kvtest.runtime.reference.binds import Binds, is_bind
 from kvtest.runtime.reference.machine import Machine
 from kvtest.runtime.reference.process import Process, Status, Stdio
 from kvtest.runtime.reference.state import STATE
@@ -70,6 +71,8 @@ class Container:
     def create(self, mounts: Sequence[Any]) -> None:
         """Pack its root file system, put it on a disk of the guest, and have the agent make the container.
 
+        What its configuration binds from the host is copied before.
+
         Args:
             mounts: What its root file system is mounted from.
 
@@ -77,6 +80,9 @@ class Container:
             KvtestError: One of these failed; nothing of it is left.
         """
         configuration = specification(self.bundle)
+        mounted = configuration.get("mounts") or []
+        if any(map(is_bind, mounted)):
+            configuration["mounts"] = Binds(self.bundle).replaced(mounted, self._machine.agent)
         state = self.bundle / STATE
         state.mkdir(mode=0o700, exist_ok=True)
         image = state / "rootfs.erofs"

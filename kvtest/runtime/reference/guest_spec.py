@@ -7,15 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 _CAPABILITIES = ("bounding", "effective", "inheritable", "permitted", "ambient")
-# What is bound from the host cannot be had in a guest.
-_UNKNOWN_MOUNTS = ("bind", "rbind")
 
 
 def specification(configuration: Mapping[str, Any], name: str, root: str) -> dict[str, Any]:
     """Return the fields of a ``grpc.Spec``.
 
     Args:
-        configuration: The content of ``config.json``.
+        configuration: The content of ``config.json``, with mounts that can be had in a guest.
         name: The container; also the end of its cgroup's path, as the host's paths mean nothing in a guest.
         root: Its root file system in the guest.
     """
@@ -33,7 +31,6 @@ def specification(configuration: Mapping[str, Any], name: str, root: str) -> dic
                 "options": mount.get("options") or [],
             }
             for mount in configuration.get("mounts") or []
-            if not _bound(mount)
         ],
         "Annotations": configuration.get("annotations") or {},
         "Linux": {
@@ -86,8 +83,3 @@ def resources(found: Mapping[str, Any]) -> dict[str, Any]:
         },
         "Pids": {"Limit": max(0, pids.get("limit") or 0)},
     }
-
-
-def _bound(mount: Mapping[str, Any]) -> bool:
-    options = mount.get("options") or []
-    return mount.get("type") in _UNKNOWN_MOUNTS or any(option in _UNKNOWN_MOUNTS for option in options)

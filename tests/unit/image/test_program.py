@@ -3,13 +3,18 @@ from __future__ import annotations
 
 import shutil
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
+import attrs
 import pytest
 
 from kvtest.errors import RecipeError
+from kvtest.harness import GuestFactory
 from kvtest.image.agent import find_agent
 from kvtest.image.program import read_program
+from kvtest.runtime.agent_machine import AgentMachines
+from kvtest.settings import Settings
 
 
 def executable(path: Path, data: bytes) -> Path:
@@ -59,6 +64,7 @@ def test_another_program_is_another_image(tmp_path: Path) -> None:
     [
         (elf(183), "is for aarch64, guests are x86-64"),
         (elf(3), "is for x86 of 32 bits"),
+        (b"\x7fELF\1" + elf(62)[5:], "is for x86-64 of 32 bits, guests are x86-64"),
         (elf(999), "is for machine 999"),
         (b"just text\n", "is no ELF executable"),
         (b"", "is no ELF executable"),
@@ -80,6 +86,17 @@ def test_a_program_that_is_absent_or_not_executable_is_refused(tmp_path: Path) -
     with pytest.raises(RecipeError, match="is not executable") as refused:
         read_program(tmp_path / "agent")
     assert refused.value.hint == f"chmod +x {tmp_path}/agent"
+
+
+@pytest.mark.parametrize("prepare", [GuestFactory.prepare, lambda factory: AgentMachines(factory).prepare()])
+def test_a_wrong_agent_is_refused_before_anything_is_built(
+    settings: Settings, tmp_path: Path, prepare: Callable[[GuestFactory], None]
+) -> None:
+    agent = executable(tmp_path / "agent", elf(183))
+    wrong = attrs.evolve(settings, agent=agent, cache=tmp_path / "cache")
+    with pytest.raises(RecipeError, match="is for aarch64"):
+        prepare(GuestFactory(wrong, tmp_path / "guests"))
+    assert list(tmp_path.iterdir()) == [agent]
 
 
 def test_a_relative_path_is_no_agent() -> None:

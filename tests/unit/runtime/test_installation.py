@@ -42,13 +42,21 @@ def test_the_shim_is_missing(profile: Profile, settings: Settings) -> None:
 
 
 def test_the_shim_is_no_program(profile: Profile, settings: Settings, tmp_path: Path) -> None:
-    for name, content in ("file", "text"), ("directory", None):
-        path = tmp_path / name
-        path.mkdir() if content is None else path.write_text(content)
-        path.chmod(0o755 if content is None else 0o644)
-        assert told(profile, attrs.evolve(settings, shim=str(path))) == [
-            f"{path}, the shim of mine, is not a program\n  hint: chmod +x {path}"
-        ]
+    path = tmp_path / "file"
+    path.write_text("text")
+    assert told(profile, attrs.evolve(settings, shim=str(path))) == [
+        f"{path}, the shim of mine, is not a program\n  hint: chmod +x {path}"
+    ]
+
+
+def test_the_shim_is_a_directory(profile: Profile, settings: Settings, tmp_path: Path) -> None:
+    directory = tmp_path / "release"
+    directory.mkdir()
+    given = attrs.evolve(settings, shim=str(directory))
+    message = f"{directory} is a directory, and no shim of mine\n  hint: "
+    assert told(profile, given) == [f"{message}--shim takes the path of the program itself"]
+    (directory / "containerd-shim-mine-v2").touch(mode=0o700)
+    assert told(profile, given) == [f"{message}did you mean {directory}/containerd-shim-mine-v2?"]
 
 
 def test_a_program_or_the_configuration_is_missing(profile: Profile, settings: Settings, tmp_path: Path) -> None:

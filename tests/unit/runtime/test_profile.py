@@ -56,6 +56,7 @@ def test_an_unknown_name_has_a_nearest_neighbour() -> None:
         ('binary = "mine"', 'bynary = "mine"', "unknown key 'options.bynary'\n  hint: did you mean 'binary'?"),
         ('"pause"', '"pauses"', "'features[0]' has no choice 'pauses'\n  hint: did you mean 'pause'?"),
         ('"containerd.runc.v1.Options"', '"none"', "'options.binary' and 'options.root' are of"),
+        ("/{pod}/{container}", "", "'owns' has '/run/mine', which is not of one pod alone"),
         ("{container}", "{conatiner}", "what is filled in is {namespace}, {pod}, {container} and {run}"),
         ('cure = "build it"', "cleanup_bound = 0", "the key 'cure' is missing"),
         ('cure = "build it"', 'cure = "x"\ncleanup_bound = 0', "'cleanup_bound' must be more than 0 seconds"),
