@@ -15,7 +15,7 @@ from pathlib import Path
 from attrs import define
 
 from kvtest.deadline import Deadline
-from kvtest.errors import KvtestError, RPCError, ShimError, StateError
+from kvtest.errors import ConnectionLostError, KvtestError, RPCError, ShimError, StateError
 from kvtest.rpc.api import load
 from kvtest.runtime import events, shim, spec
 from kvtest.runtime.backend import NAMESPACE, Plan, Surroundings
@@ -114,15 +114,21 @@ class DirectBackend:
         if entry is None:
             entry = self._start(plan.name, deadline)
         entry.created = True
-        return entry.started.tasks.create(
-            deadline,
-            id=plan.name,
-            bundle=str(entry.place.bundle),
-            rootfs=[plan.mount],
-            terminal=plan.terminal,
-            **plan.streams.paths,
-            **self._options,
-        )
+        try:
+            return entry.started.tasks.create(
+                deadline,
+                id=plan.name,
+                bundle=str(entry.place.bundle),
+                rootfs=[plan.mount],
+                terminal=plan.terminal,
+                **plan.streams.paths,
+                **self._options,
+            )
+        except ConnectionLostError:
+            raise  # who is told of the end of the shim looks after what it has left
+        except RPCError:
+            self.removed(plan.name, deadline)
+            raise
 
     def tasks(self, name: str) -> Tasks:
         """See :class:`kvtest.runtime.backend.Backend`."""

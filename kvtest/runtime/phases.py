@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from kvtest.runtime.container import Container
 from kvtest.runtime.pod import Pod
@@ -67,12 +67,13 @@ def reach_all(pods: Pods, phases: Sequence[str] = PHASES) -> list[Pod]:
     return [pod]
 
 
-def live_again(pod: Pod, name: str) -> None:
+def live_again(pod: Pod, name: str, ended: Callable[[], None] = lambda: None) -> None:
     """Have a container live from creation to deletion under an ID that one had before.
 
     Args:
         pod: The pod.
         name: The ID.
+        ended: Called when it has ended, and before it is deleted.
 
     Raises:
         AssertionError: It has not lived as the first one of its ID would.
@@ -81,7 +82,8 @@ def live_again(pod: Pod, name: str) -> None:
     again.start()
     assert again.wait(PATIENCE).status == 8
     assert again.stdout.read_all(PATIENCE) == b"again\n"
-    again.delete()
+    ended()
+    assert again.delete().status == 8
 
 
 @contextlib.contextmanager

@@ -28,8 +28,7 @@ class _Shared:
     Args:
         pods: Who has made it.
         pod: It.
-        first: A container that stays, as the sandbox of a pod of Kubernetes does: a shim ends with its last one, and
-            that of containerd 1.6 with its first one.
+        first: A container that stays, as the sandbox of a pod of Kubernetes does: a shim ends with its last one.
     """
 
     pods: Pods

@@ -20,6 +20,7 @@ from kvtest.errors import NotOfferedError
 from kvtest.runtime.console import Console
 from kvtest.runtime.neighbours import undisturbed
 from kvtest.runtime.phases import FOREVER, PATIENCE, everybody_learns_of_the_loss, live_again, reach
+from kvtest.runtime.under_way import every_call_ends
 
 HARMS: dict[str, Callable[[Console], None]] = {
     "agent-killed": lambda console: console.signal_agent(signal.SIGKILL),
@@ -49,19 +50,30 @@ def harmed(pod: Pod, harm: str) -> Iterator[None]:
     [
         pytest.param(harm, phase, marks=requirement(name))
         for name, harm, phases in (
-            ("RUNTIME-VM-009", "agent-killed", ("created", "running")),
-            ("RUNTIME-VM-009", "agent-terminated", ("running",)),
-            ("RUNTIME-VM-010", "agent-stopped", ("running",)),
-            ("RUNTIME-VM-011", "panic", ("created", "running")),
+            ("RUNTIME-VM-009", "agent-killed", ("created",)),
+            ("RUNTIME-VM-009", "agent-terminated", ("exec",)),
+            ("RUNTIME-VM-011", "panic", ("created", "output")),
             ("RUNTIME-VM-012", "power-off", ("running",)),
         )
         for phase in phases
+    ]
+    + [
+        pytest.param(
+            *("agent-killed", "paused"), marks=[requirement("RUNTIME-VM-009"), pytest.mark.capability("runtime-pause")]
+        )
     ],
 )
 def test_everybody_learns_of_harm_done_inside(pod: Pod, harm: str, phase: str) -> None:
     container = reach(pod, phase)
     with contextlib.ExitStack() as opened, everybody_learns_of_the_loss(pod, container):
         opened.enter_context(harmed(pod, harm))
+
+
+@requirement("RUNTIME-VM-010", "RUNTIME-VM-016")
+def test_calls_under_way_end_with_an_agent_that_hangs(pod: Pod) -> None:
+    with contextlib.ExitStack() as opened, every_call_ends(pod) as calls:
+        opened.enter_context(harmed(pod, "agent-stopped"))
+        calls.begin()
 
 
 @requirement("RUNTIME-VM-013")

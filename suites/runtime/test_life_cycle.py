@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 
@@ -10,7 +11,7 @@ import pytest
 
 from kvtest import Pod, Pods, Status, requirement
 from kvtest.census import Ledger
-from kvtest.errors import DeadlineExceededError, RPCError
+from kvtest.errors import DeadlineExceededError, RPCError, StateError
 from kvtest.rpc.status import Code
 
 PATIENCE = 10.0
@@ -173,13 +174,34 @@ def test_the_processes_of_a_container_are_told(shared_pod: Pod) -> None:
 
 @requirement("RUNTIME-GROUP-001")
 @pytest.mark.capability("runtime-group")
-def test_one_shim_serves_the_containers_of_a_pod(pod: Pod) -> None:
-    first = pod.run(FOREVER)
-    shim = pod.shim.pid
-    second = pod.run(["sh", "-c", "echo second; exit 9"])
-    assert pod.shim.pid == shim
+def test_one_shim_serves_the_containers_of_a_pod(shared_pod: Pod) -> None:
+    first = shared_pod.run(FOREVER)
+    shim = shared_pod.shim.pid
+    second = shared_pod.run(["sh", "-c", "echo second; exit 9"])
+    assert shared_pod.shim.pid == shim
     assert second.wait(PATIENCE).status == 9
     assert second.stdout.read_all(PATIENCE) == b"second\n"
     second.delete()
     assert first.state() is Status.RUNNING
     assert first.output_of(["echo", "first"]) == b"first\n"
+
+
+@requirement("RUNTIME-GROUP-001")
+@pytest.mark.capability("runtime-group")
+def test_a_pod_goes_on_without_its_first_container(pod: Pod) -> None:
+    """The one that the shim was started for, in whose bundle it may have what the others need too."""
+    first, second = pod.run(FOREVER), pod.run(["cat"], stdin=True)
+    shim = pod.shim
+    first.kill()
+    first.wait(PATIENCE)
+    first.delete()
+    with contextlib.suppress(StateError):  # containerd 1.6 does so by itself after each deletion
+        assert pod.delete_again(first.id).status == pod.profile.status_of_delete
+    assert not shim.ended
+    second.stdin.write(b"alive\n", PATIENCE)
+    assert second.stdout.read_until(b"\n", PATIENCE) == b"alive\n"
+    assert second.output_of(["echo", "second"]) == b"second\n"
+    assert pod.run(["sh", "-c", "exit 9"]).wait(PATIENCE).status == 9
+    assert pod.shim.pid == shim.pid
+    second.kill()
+    pod.events.expect("TaskExit", second.id, status=128 + signal.SIGKILL, within=PATIENCE)

@@ -5,18 +5,21 @@ from __future__ import annotations
 
 import os
 import signal
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
 import pytest
 
 from kvtest import Container, Pod, Pods, requirement
 from kvtest.census import Ledger
 from kvtest.deadline import Deadline
+from kvtest.errors import RPCError
 from kvtest.runtime.neighbours import undisturbed
 from kvtest.runtime.phases import FOREVER, PATIENCE, everybody_learns_of_the_loss, live_again, reach
+from kvtest.runtime.under_way import every_call_ends
 
 BOTH = ("machine first", "shim first")
 ONCE = 1.0  # seconds in which a process that answers would have done so
+LOOK = 0.02  # seconds until it is looked again whether there is a machine
 
 pytestmark = [pytest.mark.capability("runtime"), pytest.mark.capability("runtime-vm")]
 
@@ -43,16 +46,6 @@ def test_everybody_learns_that_a_machine_has_ended(pod: Pod, phase: str, number:
     container = reach(pod, phase)
     with everybody_learns_of_the_loss(pod, container):
         end_machine(pod, number)
-
-
-@requirement("RUNTIME-VM-001")
-def test_who_waits_beside_the_first_process_learns_it_too(pod: Pod) -> None:
-    container = pod.run(FOREVER)
-    process = container.exec(FOREVER)
-    waiting = process.waiting(PATIENCE)
-    end_machine(pod)
-    assert waiting.result(pod.profile.detection_bound).status == pod.profile.status_of_lost_vm
-    assert process.stdout.read_all(PATIENCE) == b""
 
 
 @requirement("RUNTIME-VM-001")
@@ -99,13 +92,21 @@ def test_a_machine_that_stands_still_for_a_while_goes_on(pod: Pod) -> None:
     assert waiting.result(PATIENCE).status == 137
 
 
+@requirement("RUNTIME-VM-001", "RUNTIME-VM-016")
+def test_calls_under_way_end_with_the_machine(pod: Pod) -> None:
+    with every_call_ends(pod) as calls:
+        end_machine(pod, signal.SIGSTOP)  # so that they are under way when it dies
+        calls.begin()
+        assert not wait(calls.futures, ONCE, FIRST_COMPLETED).done, "a machine that stands still has answered"
+        end_machine(pod)
+
+
 @requirement("RUNTIME-VM-004")
-@pytest.mark.parametrize("count", [1, 3])
-def test_nothing_of_a_lost_machine_stays(pod: Pod, census: Ledger, count: int) -> None:
-    containers = [pod.run(FOREVER) for _ in range(count)]
+def test_nothing_of_a_lost_machine_stays(pod: Pod, census: Ledger) -> None:
+    containers = [pod.run(FOREVER) for _ in range(3)]
     end_machine(pod)
     status = pod.profile.status_of_lost_vm
-    for container in reversed(containers):  # the first one is the pod's own, with which containerd ends the shim
+    for container in containers:
         assert container.wait(pod.profile.detection_bound).status == status
         assert container.delete().status == status
     pod.end(PATIENCE)
@@ -131,11 +132,22 @@ def test_everything_goes_when_machine_and_shim_die_together(pod: Pod, census: Le
 
 @requirement("RUNTIME-VM-006")
 def test_the_id_of_a_lost_container_can_be_used_again(pod: Pod) -> None:
-    container = pod.run(FOREVER)
+    """After a machine was lost on the way to it, and one while it ran; then one is lost after its end."""
+    with ThreadPoolExecutor(1) as pool:
+        creation = pool.submit(pod.create, FOREVER, name=pod.id)
+        while not pod.machine:
+            assert not wait([creation], LOOK).done
+        end_machine(pod)
+        with pytest.raises(RPCError):
+            creation.result(PATIENCE)
+    container = pod.create(FOREVER, name=pod.id)
+    container.start()
     end_machine(pod)
     assert container.wait(pod.profile.detection_bound).status == pod.profile.status_of_lost_vm
     container.delete()
-    live_again(pod, container.id)
+    live_again(pod, pod.id, ended=lambda: end_machine(pod))
+    pod.events.expect("TaskDelete", pod.id, count=2, within=PATIENCE)  # after whatever else is told of it
+    assert len(pod.events.of(pod.id, "TaskExit", "")) == 2
 
 
 @requirement("RUNTIME-VM-007")

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from kvtest.errors import ShimError
+from kvtest.errors import KvtestError, ShimError
 from kvtest.guest import libc
-from kvtest.runtime.reference import delete as delete_module
 from kvtest.runtime.reference import tasks as tasks_module
 from kvtest.runtime.reference.container import Container
 from kvtest.runtime.reference.machine import Machine
-from kvtest.runtime.reference.process import Process, Status
+from kvtest.runtime.reference.pod import PodDirectory
+from kvtest.runtime.reference.process import LOST, Process, Status
 from kvtest.runtime.reference.tasks import Tasks
 from tests.saboteurs.registry import Saboteur, register
 from tests.saboteurs.wrapper import REFERENCE, with_wrapped_shim
@@ -112,7 +112,7 @@ def forgets_exit_statuses() -> None:
     _replace(Tasks, "_lost", broken)
 
 
-@_in_the_shim("RUNTIME-VM-001")
+@_in_the_shim("RUNTIME-VM-001", "RUNTIME-VM-016")
 def forgets_processes_beside_the_first() -> None:
     """Only first processes end with the machine."""
 
@@ -122,7 +122,22 @@ def forgets_processes_beside_the_first() -> None:
     _replace(Container, "lost", broken)
 
 
-@_in_the_shim("RUNTIME-VM-002", "RUNTIME-VM-009", "RUNTIME-VM-010")
+@_in_the_shim("RUNTIME-VM-016")
+def tells_of_what_was_not_created() -> None:
+    """A container whose creation has failed is told to have ended."""
+    create = Tasks._create
+
+    def broken(self: Tasks, request: Any) -> Any:
+        try:
+            return create(self, request)
+        except KvtestError:
+            self._publisher.publish("TaskExit", container_id=request.id, id=request.id, exit_status=LOST)
+            raise
+
+    _replace(Tasks, "_create", broken)
+
+
+@_in_the_shim("RUNTIME-VM-002", "RUNTIME-VM-009", "RUNTIME-VM-010", "RUNTIME-VM-016")
 def does_not_ask_how_it_is() -> None:
     """A machine or an agent that hangs or is gone is not noticed: it is never asked."""
     _replace(Machine, "_watch_health", lambda self: None)
@@ -197,7 +212,7 @@ def stays_with_a_lost_machine() -> None:
 
     _replace(Tasks, "_shutdown", broken)
     # containerd hides that alone: when it has taken leave of a shim it has "delete" run, and that would end this one.
-    _replace(delete_module, "_end_shim", lambda state, ending: 0)
+    _replace(PodDirectory, "end", lambda self, ending: None)
 
 
 @_in_the_shim("RUNTIME-VM-007", "RUNTIME-VM-015")
@@ -223,11 +238,13 @@ def kills_other_machines() -> None:
 @_in_the_shim("RUNTIME-VM-008")
 def deletes_only_what_is_there() -> None:
     """A deletion fails where the shim and the machine are gone already."""
-    end = delete_module._end_shim
+    locked = PodDirectory.locked
 
-    def broken(state: Path, *, ending: bool) -> int:
-        if not state.is_dir():
-            raise ShimError("there is no machine to delete")
-        return end(state, ending=ending)
+    @contextlib.contextmanager
+    def broken(self: PodDirectory, *, made: bool = False) -> Iterator[bool]:
+        with locked(self, made=made) as there:
+            if not there:
+                raise ShimError("there is no machine to delete")
+            yield there
 
-    _replace(delete_module, "_end_shim", broken)
+    _replace(PodDirectory, "locked", broken)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kvtest.errors import KvtestError, RPCError
+from kvtest.errors import ConnectionLostError, KvtestError, RPCError
 from kvtest.rpc.status import Code
 from kvtest.runtime.reference import guest_spec, rootfs
 from kvtest.runtime.reference.arguments import specification
@@ -41,6 +41,7 @@ class Container:
     ) -> None:
         self.name = name
         self.bundle = bundle
+        self.created = False
         self.removing = False
         self._machine = machine
         self._exited = exited
@@ -146,6 +147,8 @@ class Container:
             self._machine.agent.call(
                 "ExecProcess", container_id=self.name, exec_id=process.name, process=process.specification
             )
+        except ConnectionLostError:
+            raise  # it ends as all do with their machine
         except RPCError:
             process.ended(127)
             raise

@@ -4,36 +4,45 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import select
 import shutil
 import signal
+import socket
 import time
 from pathlib import Path
 
+from kvtest.errors import ShimError
 from kvtest.rpc.envelope import bytes_field, varint_field
-from kvtest.runtime.reference.arguments import Invocation, start_time
+from kvtest.runtime.reference.arguments import Invocation, pod_of, specification
 from kvtest.runtime.reference.mounts import unmount
+from kvtest.runtime.reference.pod import PodDirectory
 from kvtest.runtime.reference.start import answers
-from kvtest.runtime.reference.state import ADDRESS_FILE, MACHINE_FILE, PID_FILE, STATE
+from kvtest.runtime.reference.state import NAME, STATE, TASK
 
 _KILLED = 128 + signal.SIGKILL
-_PATIENCE_MS = 4000
+_PATIENCE = 4.0
 
 
 def delete(invocation: Invocation) -> bytes:
     """Return the encoded ``DeleteResponse``; harmless where nothing is left.
 
-    The machine belongs to a keeper that ends it with the shim, so ending the shim is all that it takes.
+    containerd 1.6 runs this after an ordinary deletion too, and the pod may go on with other containers then.
     """
     bundle = invocation.bundle
-    path = _socket(bundle)
-    # containerd 1.6 runs this after an ordinary deletion too: a shim that is ending by itself has given its socket up.
-    pid = _end_shim(bundle / STATE, ending=path is not None and not path.exists())
+    try:
+        pod = pod_of(specification(bundle), invocation.name)
+    except ShimError:
+        pod = invocation.name
+    directory, path = PodDirectory.of(invocation, pod), invocation.pod_socket(pod)
+    pid = 0
+    with directory.locked() as there:
+        if there:
+            pid = directory.machine
+            if not _goes_on(directory, path, invocation.name):
+                # A shim that is ending by itself has given its socket up.
+                directory.end(ending=not path.exists())
     unmount(bundle / "rootfs")
     with contextlib.suppress(OSError):
-        if path is not None and not answers(path):  # a shim that serves other pods or containers keeps its own
+        if not answers(path):
             path.unlink()
     shutil.rmtree(bundle / STATE, ignore_errors=True)
     seconds, nanos = divmod(time.time_ns(), 10**9)
@@ -43,45 +52,54 @@ def delete(invocation: Invocation) -> bytes:
     return varint_field(1, pid) + varint_field(2, _KILLED) + bytes_field(3, exited_at)
 
 
-def _socket(bundle: Path) -> Path | None:
-    try:
-        return Path((bundle / ADDRESS_FILE).read_text().strip().removeprefix("unix://"))
-    except OSError:
-        return None
+def _goes_on(directory: PodDirectory, path: Path, name: str) -> bool:
+    """See that a container is not its pod's any more, and return whether the pod goes on without it.
 
-
-def _end_shim(state: Path, *, ending: bool) -> int:
-    """End the shim if it is there, and wait until it and what it has started are not; return its process ID.
-
-    Args:
-        state: Where the shim has written down who it is.
-        ending: Whether it is about to end by itself, which it is given time for.
+    It does if its shim serves others and does not have this one, or lets go of it.
     """
+    containers = directory.containers
+    if containers <= {name} or not directory.served:
+        return False
+    if name in containers and not _given_up(path, name):
+        return False
+    directory.remove(name)
+    return True
+
+
+def _given_up(path: Path, name: str) -> bool:
+    """Have a shim that serves others end a container and delete it; return whether it has, as one that hangs has not.
+
+    Nobody can have asked it in order: containerd has lost it from sight, as after a creation that took too long.
+    """
+    from kvtest.deadline import Deadline
+    from kvtest.errors import DeadlineExceededError, RPCError
+    from kvtest.rpc.api import Service, load
+    from kvtest.rpc.client import Client
+    from kvtest.rpc.status import Code
+
+    deadline = Deadline(_PATIENCE)
+    stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        found = json.loads((state / PID_FILE).read_bytes())
-        pid, start = int(found["pid"]), str(found["start"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
-    # The shim first: it would take the end of its machine for a loss, and tell.
-    for process, started in [(pid, start), *_machine(state)]:
-        with contextlib.suppress(ProcessLookupError):
-            pidfd = os.pidfd_open(process)
+        stream.settimeout(_PATIENCE)
+        stream.connect(str(path))
+    except OSError:
+        stream.close()
+        return False
+    client = Client(stream, NAME)
+    service, api = Service(client, load("task"), f"{TASK}.Task"), load("task")
+    try:
+        for method, request, fields in (
+            ("Kill", "KillRequest", {"signal": signal.SIGKILL, "all": True}),
+            ("Wait", "WaitRequest", {}),
+            ("Delete", "DeleteRequest", {}),
+        ):
             try:
-                if start_time(process) == started:  # and nobody else of that number
-                    poll = select.poll()
-                    poll.register(pidfd, select.POLLIN)
-                    if not (ending and poll.poll(_PATIENCE_MS)):
-                        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                        poll.poll(_PATIENCE_MS)
-            finally:
-                os.close(pidfd)
-    return pid
-
-
-def _machine(state: Path) -> list[tuple[int, str]]:
-    """Return the machine, as the shim has written it down."""
-    try:
-        found = json.loads((state / MACHINE_FILE).read_bytes())
-        return [(int(found["pid"]), str(found["start"]))]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+                service.call(method, api.message(f"{TASK}.{request}")(id=name, **fields), deadline=deadline)
+            except RPCError as error:
+                if error.code != Code.NOT_FOUND:  # it has ended, or there is none of that name
+                    return False
+    except DeadlineExceededError:
+        return False
+    finally:
+        client.close()
+    return True

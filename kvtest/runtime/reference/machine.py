@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import shutil
@@ -15,12 +14,10 @@ from pathlib import Path
 
 from kvtest.deadline import Deadline
 from kvtest.errors import HostError, KvtestError
-from kvtest.ownership import write_atomically
 from kvtest.runtime.agent import Agent, AgentEndpoint
 from kvtest.runtime.agent_address import HybridAddress
-from kvtest.runtime.reference.arguments import start_time
 from kvtest.runtime.reference.handover import handed_over
-from kvtest.runtime.reference.state import MACHINE_FILE
+from kvtest.runtime.reference.pod import PodDirectory
 from kvtest.vm.machine import VM
 from kvtest.vm.q35 import DISK_SIZE, disk_path
 
@@ -50,13 +47,13 @@ class Machine:
 
     Args:
         pod: ID of the pod, which is in the name of the machine.
-        artifacts: Gets its console and logs.
+        directory: The pod's directory, which gets its console and logs.
         lost: Called once, with the reason, when it has died or does not answer any more.
     """
 
-    def __init__(self, pod: str, artifacts: Path, lost: Callable[[str], None]) -> None:
+    def __init__(self, pod: str, directory: PodDirectory, lost: Callable[[str], None]) -> None:
         self._pod = pod
-        self._artifacts = artifacts
+        self._directory = directory
         self._lost = lost
         self._vm: VM | None = None
         self._agent: Agent | None = None
@@ -95,10 +92,9 @@ class Machine:
 
     def _start(self) -> None:
         try:
-            self._vm = _launch(self._artifacts, f"pod-{self._pod}-1")
+            self._vm = _launch(self._directory.path, f"pod-{self._pod}-1")
             self._vm.boot()
-            pid = self._vm.process.pid
-            write_atomically(self._artifacts / MACHINE_FILE, json.dumps({"pid": pid, "start": start_time(pid)}))
+            self._directory.note_machine(self._vm.process.pid)
             endpoint = AgentEndpoint(HybridAddress(str(self._vm.hybrid_path), _PORT))
             self._agent = endpoint.connect(Deadline(_PATIENCE), self._look.set)
             for watch in (self._watch_process, self._watch_health):

@@ -3,27 +3,27 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
 from pathlib import Path
 
-from kvtest.ownership import write_atomically
-from kvtest.runtime.reference.arguments import Invocation, pod_of, specification, start_time
+from kvtest.runtime.reference.arguments import Invocation, pod_of, specification
 from kvtest.runtime.reference.machine import Machine
+from kvtest.runtime.reference.pod import PodDirectory
 from kvtest.runtime.reference.publisher import Publisher
 from kvtest.runtime.reference.server import Server
-from kvtest.runtime.reference.state import PID_FILE, STATE, TASK
+from kvtest.runtime.reference.state import TASK
 from kvtest.runtime.reference.tasks import Tasks
 
 
-def serve(invocation: Invocation, listener: socket.socket) -> None:
+def serve(invocation: Invocation, listener: socket.socket, directory: PodDirectory) -> None:
     """Serve a pod until its last container is gone, or somebody ends us.
 
     Args:
         invocation: How ``start`` was run.
         listener: What the pod's clients connect to.
+        directory: The pod's directory.
     """
     finished, finisher = os.pipe2(os.O_CLOEXEC)
     os.set_blocking(finisher, False)
@@ -32,9 +32,6 @@ def serve(invocation: Invocation, listener: socket.socket) -> None:
     signal.set_wakeup_fd(finisher, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    state = invocation.bundle / STATE
-    state.mkdir(mode=0o700, exist_ok=True)
-    write_atomically(state / PID_FILE, json.dumps({"pid": os.getpid(), "start": start_time(os.getpid())}))
     publisher = Publisher(os.environ.get("TTRPC_ADDRESS"), invocation.namespace)
     with listener:
         path = Path(listener.getsockname())
@@ -45,9 +42,10 @@ def serve(invocation: Invocation, listener: socket.socket) -> None:
             os.write(finisher, b"\0")
 
         pod = pod_of(specification(invocation.bundle), invocation.name)
-        tasks = Tasks(lambda lost: Machine(pod, state, lost), publisher, finish)
+        tasks = Tasks(lambda lost: Machine(pod, directory, lost), publisher, directory.remove, finish)
         Server(listener, tasks.api, f"{TASK}.Task", tasks.methods())
         os.read(finished, 1)
         path.unlink(missing_ok=True)
     tasks.close()
     publisher.close()
+    directory.leave()

@@ -100,7 +100,8 @@ def _answer(call: Call, request: type[Message], method: Method) -> None:
     except KvtestError as error:
         call.fail(Code.FAILED_PRECONDITION, str(error))
     except Exception as error:
-        sys.stderr.write(traceback.format_exc())
         call.fail(Code.INTERNAL, f"{type(error).__name__}: {error}")
+        with contextlib.suppress(OSError):  # containerd reads the log as long as the first container is there
+            sys.stderr.write(traceback.format_exc())
     else:
         call.reply(b"" if answer is None else answer.SerializeToString())

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from kvtest.errors import KvtestError, ShimError
 from kvtest.runtime.reference.arguments import Invocation, pod_of, specification
+from kvtest.runtime.reference.pod import PodDirectory
 from kvtest.runtime.reference.state import ADDRESS_FILE, NAME
 
 _SCHEME = "unix://"
@@ -25,9 +26,17 @@ def start(invocation: Invocation) -> str:
         ShimError: The bundle cannot be used, or the socket cannot be made.
     """
     pod = pod_of(specification(invocation.bundle), invocation.name)
-    path = invocation.pod_socket(pod)
-    if not answers(path):
-        _start(invocation, path)
+    path, directory = invocation.pod_socket(pod), PodDirectory.of(invocation, pod)
+    with directory.locked(made=True):
+        if answers(path):
+            directory.add(invocation.name)
+        else:
+            directory.clear()
+            try:
+                _start(invocation, path, directory)
+            except ShimError:
+                directory.end(ending=False)
+                raise
     address = f"{_SCHEME}{path}"
     (invocation.bundle / ADDRESS_FILE).write_text(address)
     return address
@@ -43,7 +52,7 @@ def answers(path: Path) -> bool:
         return True
 
 
-def _start(invocation: Invocation, path: Path) -> None:
+def _start(invocation: Invocation, path: Path, directory: PodDirectory) -> None:
     path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
     with contextlib.suppress(FileNotFoundError):
         path.unlink()  # nobody listens at it any more
@@ -55,16 +64,19 @@ def _start(invocation: Invocation, path: Path) -> None:
         path.chmod(0o600)
         listener.listen()
         # Forked, and not started: what this process has loaded, the other needs too.
-        if os.fork() == 0:
-            _go_on(invocation, listener)
+        child = os.fork()
+        if child == 0:
+            _go_on(invocation, listener, directory)
+    directory.add(invocation.name)
+    directory.note_shim(child)
 
 
-def _go_on(invocation: Invocation, listener: socket.socket) -> NoReturn:
+def _go_on(invocation: Invocation, listener: socket.socket, directory: PodDirectory) -> NoReturn:
     """Be the process that serves, and have nothing of whoever runs ``start``."""
     status = 1
     try:
         os.setsid()
-        os.chdir(invocation.bundle)
+        os.chdir(directory.path)  # the bundle may go before us
         with _log(invocation.bundle) as log, open(os.devnull, "rb") as nothing:
             for number, descriptor in enumerate((nothing.fileno(), log, log)):
                 os.dup2(descriptor, number)
@@ -72,7 +84,7 @@ def _go_on(invocation: Invocation, listener: socket.socket) -> NoReturn:
         os.closerange(listener.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
         from kvtest.runtime.reference.serve import serve
 
-        serve(invocation, listener)
+        serve(invocation, listener, directory)
         status = 0
     except KvtestError as error:
         sys.stderr.write(f"{NAME}: {error}\n")

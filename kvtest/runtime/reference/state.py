@@ -7,9 +7,6 @@ from __future__ import annotations
 NAME = "containerd-shim-kvtest-v2"
 #: Of a bundle, the directory that is ours.
 STATE = "kvtest"
-#: In it, the process that serves the pod, and the pod's machine.
-PID_FILE = "shim.json"
-MACHINE_FILE = "machine.json"
 #: In the bundle, the address of the pod's shim (containerd, Runtime v2).
 ADDRESS_FILE = "address"
 

@@ -30,6 +30,7 @@ class Tasks:
     Args:
         machine: Makes the pod's machine; called with what is to be told of its loss.
         publisher: Takes events.
+        removed: Called with the ID of a container that the pod does not have any more, or has not come to have.
         finished: Called when the shim is to end.
     """
 
@@ -37,10 +38,12 @@ class Tasks:
         self,
         machine: Callable[[Callable[[str], None]], Machine],
         publisher: Publisher,
+        removed: Callable[[str], None],
         finished: Callable[[], None],
     ) -> None:
         self.api: API = load("task")
         self._publisher = publisher
+        self._removed = removed
         self._finished = finished
         self._lock = threading.Lock()
         self._containers: dict[str, Container] = {}
@@ -70,9 +73,15 @@ class Tasks:
 
     def _lost(self, reason: str) -> None:
         """Take the end of the machine: every process ends with it."""
-        self._loss = reason
-        for container in list(self._containers.values()):
+        with self._lock:
+            self._loss = reason
+            containers = [container for container in self._containers.values() if container.created]
+        for container in containers:
             container.lost(LOST)
+
+    def _require_machine(self) -> None:
+        if self._loss is not None:
+            raise RPCError(Code.UNAVAILABLE, f"the pod's machine is gone: {self._loss}")
 
     def _watch_memory(self) -> None:
         with contextlib.suppress(KvtestError):
@@ -107,8 +116,6 @@ class Tasks:
         return self._message("ConnectResponse", shim_pid=os.getpid(), task_pid=self._last_pid, version="2")
 
     def _create(self, request: Any) -> Any:
-        if self._loss is not None:
-            raise RPCError(Code.UNAVAILABLE, f"the pod's machine is gone: {self._loss}")
         stdio = Stdio(request.stdin, request.stdout, request.stderr, request.terminal)
         with self._lock:
             if request.id in self._containers:
@@ -116,12 +123,17 @@ class Tasks:
             container = Container(self._machine, request.id, Path(request.bundle), stdio, self._exited)
             self._containers[request.id] = container
         try:
+            self._require_machine()
             container.create(request.rootfs)
+            pid = self._pid
+            with self._lock:  # it ends with the machine from now on, and is not told of if that has ended before
+                self._require_machine()
+                container.created = True
+                self._publisher.publish("TaskCreate", container_id=request.id, bundle=request.bundle, pid=pid)
         except BaseException:
             self._containers.pop(request.id, None)
+            self._removed(request.id)
             raise
-        pid = self._pid
-        self._publisher.publish("TaskCreate", container_id=request.id, bundle=request.bundle, pid=pid)
         return self._message("CreateTaskResponse", pid=pid)
 
     def _start(self, request: Any) -> Any:
@@ -228,6 +240,7 @@ class Tasks:
         else:
             container.remove()
             self._containers.pop(request.id, None)
+            self._removed(request.id)
             self._publisher.publish("TaskDelete", container_id=request.id, pid=self._last_pid, **process.stamp())
         return self._message("DeleteResponse", pid=self._last_pid, **process.stamp())
 

@@ -20,11 +20,7 @@ FAULTS = [
     Fault("test_machine::test_everybody*direct-input-*", machines.tells_that_all_went_well, "[0, 0] == [255"),
     Fault("test_machine::test_everybody*direct-paused-*", machines.publishes_an_end_twice, "assert 2 == 1"),
     Fault("test_machine::test_everybody*direct-running-SIGTERM]", machines.publishes_an_end_twice, "assert 2 == 1"),
-    Fault(
-        "test_machine::test_who_waits*direct*",
-        machines.forgets_processes_beside_the_first,
-        NO_ANSWER,
-    ),
+    Fault("test_machine::test_calls*direct*", machines.tells_of_what_was_not_created, "what was not created"),
     Fault("test_machine::test_an_exit_status*direct*", machines.forgets_exit_statuses, "assert 255 == 9"),
     Fault("test_machine::test_a_machine_that_hangs*direct]", machines.does_not_ask_how_it_is, NO_ANSWER),
     Fault("test_machine::test_a_machine_that_stands*direct*", machines.has_no_patience, "has answered"),

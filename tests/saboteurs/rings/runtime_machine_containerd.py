@@ -17,7 +17,7 @@ FAULTS = [
     Fault("test_machine::test_everybody*containerd-running-SIGKILL]", machines.tells_that_all_went_well, "[0, 0] == ["),
     Fault("test_machine::test_everybody*containerd-exec-*", machines.tells_one_of_two_waiters, NO_ANSWER),
     Fault("test_machine::test_everybody*containerd-output-*", machines.does_not_notice_an_end, NO_ANSWER),
-    Fault("test_machine::test_who_waits*containerd*", machines.forgets_processes_beside_the_first, NO_ANSWER),
+    Fault("test_machine::test_calls*containerd*", machines.forgets_processes_beside_the_first, NO_ANSWER),
     Fault("test_machine::test_an_exit_status*containerd*", machines.forgets_exit_statuses, "assert 255 == 9"),
     Fault("test_machine::test_a_machine_that_hangs*containerd]", machines.does_not_ask_how_it_is, NO_ANSWER),
     Fault("test_machine::test_a_machine_that_stands*containerd*", machines.has_no_patience, "has answered"),
