@@ -92,6 +92,16 @@ def _virtual_machine(config: pytest.Config) -> str | None:
     return None if profile.vm is not None else f"{profile.name} has no virtual machines, says its profile"
 
 
+def _agent(config: pytest.Config) -> str | None:
+    from kvtest.plugin.session import session_of
+    from kvtest.runtime.profile import load
+
+    profile = load(session_of(config).settings.runtime)
+    if profile.vm is not None and profile.vm.agent is not None:
+        return None
+    return f"{profile.name} has no agent that others can reach, says its profile"
+
+
 def _debug_console(config: pytest.Config) -> str | None:
     from kvtest.plugin.session import session_of
     from kvtest.runtime.profile import load
@@ -102,7 +112,7 @@ def _debug_console(config: pytest.Config) -> str | None:
     return f"{profile.name} has no shell in the guest of a pod, says its profile"
 
 
-_FEATURES = ("pause", "stats", "pids", "group", "hooks", "init-on-host")
+_FEATURES = ("pause", "stats", "pids", "resize", "update", "oom", "group", "hooks", "init-on-host")
 _CHECKS: dict[str, Check] = {
     "kvm": _kvm,
     "root": _root,
@@ -111,6 +121,7 @@ _CHECKS: dict[str, Check] = {
     "containerd": _containerd,
     "agent-guest": _agent_guest,
     "runtime-vm": _virtual_machine,
+    "runtime-agent": _agent,
     "runtime-console": _debug_console,
     **{f"runtime-{name}": _feature(name) for name in _FEATURES},
 }

@@ -9,10 +9,9 @@ from types import TracebackType
 
 from kvtest.deadline import Deadline
 from kvtest.errors import DeadlineExceededError, NotOfferedError, StateError, TransportError
-from kvtest.runtime.agent_address import AgentAddress, parse_address
 from kvtest.runtime.agent_dial import dial
-from kvtest.runtime.machine import command_line, processes_of
-from kvtest.runtime.profile import DebugConsole, Profile
+from kvtest.runtime.machine import address_in
+from kvtest.runtime.profile import Profile
 
 _INIT = 1
 _CHUNK = 4096
@@ -38,7 +37,10 @@ class Console:
 
     def __init__(self, profile: Profile, pod: str, deadline: Deadline | float) -> None:
         deadline = Deadline.of(deadline)
-        self._described, address = _address(profile, pod)
+        if profile.vm is None or profile.vm.console is None:
+            raise StateError(f"{profile.name} has no debug console, says its profile")
+        self._described = profile.vm.console
+        address = address_in(profile, pod, self._described)
         try:
             self._connection = dial(address, deadline)
             try:
@@ -115,21 +117,3 @@ class Console:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _address(profile: Profile, pod: str) -> tuple[DebugConsole, AgentAddress]:
-    """Return the console of a pod, and where it is."""
-    if profile.vm is None or profile.vm.console is None:
-        raise StateError(f"{profile.name} has no debug console, says its profile")
-    console = profile.vm.console
-    machines = processes_of(profile.vm, pod)
-    if len(machines) != 1:
-        raise StateError(f"the pod {pod} has {len(machines)} virtual machines")
-    command = command_line(machines[0])
-    found = re.search(console.found or "", command)
-    if found is None:
-        raise StateError(
-            f"the profile {profile.name} says {console.found!r} of virtual machines, and this one is {command}",
-            hint="correct 'vm.console.found'",
-        )
-    return console, parse_address(console.address.format(pod=pod, **found.groupdict()))

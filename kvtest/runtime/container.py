@@ -6,8 +6,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import signal
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from kvtest.deadline import Deadline
 from kvtest.errors import RPCError, StateError
@@ -100,6 +100,10 @@ class Process:
         """End its input."""
         self._pod.tasks(self._container).close_io(self._container, self.name, Deadline.of(within))
 
+    def resize(self, rows: int, columns: int, within: Deadline | float = PATIENCE) -> None:
+        """Change the size of its terminal."""
+        self._pod.tasks(self._container).resize(self._container, self.name, rows, columns, Deadline.of(within))
+
     def delete(self, within: Deadline | float = PATIENCE) -> ExitStatus:
         """Remove it, which has ended, and return how it ended."""
         return self._pod.tasks(self._container).delete(self._container, self.name, Deadline.of(within))
@@ -124,6 +128,7 @@ class Container(Process):
         self,
         arguments: Sequence[str],
         *,
+        name: str | None = None,
         stdin: bool = False,
         terminal: bool = False,
         start: bool = True,
@@ -133,13 +138,14 @@ class Container(Process):
 
         Args:
             arguments: Program and arguments.
+            name: Its ID; chosen if ``None``.
             stdin: Whether it has an input.
             terminal: Whether it has a terminal.
             start: Whether to start it.
             within: When to give up.
         """
         deadline = Deadline.of(within)
-        name = f"exec-{next(self._numbers)}"
+        name = f"exec-{next(self._numbers)}" if name is None else name
         streams = self._pod.streams(f"{self.id}-{name}", stdin=stdin, terminal=terminal)
         process = Process(self._pod, self.id, name, streams)
         described = spec.process(arguments, terminal=terminal)
@@ -187,6 +193,15 @@ class Container(Process):
     def stats(self, within: Deadline | float = PATIENCE) -> tuple[str, bytes]:
         """Return what it uses: the type of the message, and the message."""
         return self._pod.tasks(self.id).stats(self.id, Deadline.of(within))
+
+    def update(self, resources: Mapping[str, Any], within: Deadline | float = PATIENCE) -> None:
+        """Change its limits.
+
+        Args:
+            resources: The new ones, as ``linux.resources`` of the OCI runtime specification has them.
+            within: When to give up.
+        """
+        self._pod.tasks(self.id).update(self.id, resources, Deadline.of(within))
 
     def pause(self, within: Deadline | float = PATIENCE) -> None:
         """Freeze it."""

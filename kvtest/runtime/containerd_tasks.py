@@ -12,7 +12,7 @@ from kvtest.deadline import Deadline
 from kvtest.errors import ConnectionLostError, KvtestError, RPCError
 from kvtest.rpc.api import load
 from kvtest.runtime.backend import NAMESPACE
-from kvtest.runtime.tasks import ExitStatus, PendingExit, Status, Streams, process_spec
+from kvtest.runtime.tasks import ExitStatus, PendingExit, Status, Streams, limits, process_spec
 
 _METADATA = (("containerd-namespace", NAMESPACE),)
 _TASKS = "containerd.services.tasks.v1"
@@ -153,6 +153,14 @@ class ContainerdTasks:
     def close_io(self, name: str, process: str, deadline: Deadline | float) -> None:
         """See :class:`kvtest.runtime.tasks.Tasks`."""
         self.call("CloseIO", deadline, container_id=name, exec_id=process, stdin=True)
+
+    def resize(self, name: str, process: str, rows: int, columns: int, deadline: Deadline | float) -> None:
+        """See :class:`kvtest.runtime.tasks.Tasks`."""
+        self.call("ResizePty", deadline, container_id=name, exec_id=process, width=columns, height=rows)
+
+    def update(self, name: str, resources: Mapping[str, Any], deadline: Deadline | float) -> None:
+        """See :class:`kvtest.runtime.tasks.Tasks`."""
+        self.call("Update", deadline, container_id=name, resources=limits(resources))
 
     def delete(self, name: str, process: str, deadline: Deadline | float) -> ExitStatus:
         """See :class:`kvtest.runtime.tasks.Tasks`."""

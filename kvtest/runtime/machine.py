@@ -6,9 +6,12 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import os
+import re
 from pathlib import Path
 
-from kvtest.runtime.profile import VirtualMachine
+from kvtest.errors import StateError
+from kvtest.runtime.agent_address import AgentAddress, parse_address
+from kvtest.runtime.profile import GuestAddress, Profile, VirtualMachine
 
 
 def processes_of(machine: VirtualMachine, pod: str) -> list[int]:
@@ -26,6 +29,32 @@ def processes_of(machine: VirtualMachine, pod: str) -> list[int]:
                 if fnmatch.fnmatchcase(command_line(int(name)), pattern):
                     found.append(int(name))
     return sorted(found)
+
+
+def address_in(profile: Profile, pod: str, place: GuestAddress) -> AgentAddress:
+    """Return where something in the virtual machine of a pod listens.
+
+    Args:
+        profile: The profile of the pod's runtime, which has virtual machines.
+        pod: ID of the pod.
+        place: What the profile says of it.
+
+    Raises:
+        StateError: The virtual machine is not there, or not as the profile says.
+        UsageError: What the profile says is no address.
+    """
+    assert profile.vm is not None
+    machines = processes_of(profile.vm, pod)
+    if len(machines) != 1:
+        raise StateError(f"the pod {pod} has {len(machines)} virtual machines")
+    command = command_line(machines[0])
+    found = re.search(place.found or "", command)
+    if found is None:
+        raise StateError(
+            f"the profile {profile.name} says {place.found!r} of virtual machines, and this one is {command}",
+            hint=f"correct 'found' beside the address {place.address!r}",
+        )
+    return parse_address(place.address.format(pod=pod, **found.groupdict()))
 
 
 def command_line(pid: int) -> str:

@@ -8,12 +8,13 @@ import signal
 from collections.abc import Iterator
 
 from kvtest.runtime.container import PATIENCE as LONG
+from kvtest.runtime.container import Container
 from kvtest.runtime.phases import PATIENCE
 from kvtest.runtime.pod import Pod
 
 
 @contextlib.contextmanager
-def undisturbed(pod: Pod) -> Iterator[None]:
+def undisturbed(pod: Pod) -> Iterator[Container]:
     """Have a container of a pod live through what is done to others, and see then that it has not noticed.
 
     Args:
@@ -24,7 +25,7 @@ def undisturbed(pod: Pod) -> Iterator[None]:
     """
     container = pod.run(["cat"], stdin=True)
     waiting = container.waiting(LONG)
-    yield
+    yield container
     container.stdin.write(b"alive\n", PATIENCE)
     assert container.stdout.read_until(b"\n", PATIENCE) == b"alive\n"
     assert container.output_of(["echo", "here"]) == b"here\n"

@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from kvtest.deadline import Deadline
 from kvtest.errors import KvtestError, RPCError, StateError
@@ -17,11 +18,14 @@ from kvtest.runtime.backend import Backend, Plan, Surroundings
 from kvtest.runtime.console import Console
 from kvtest.runtime.container import PATIENCE, Container
 from kvtest.runtime.events import EventLog
-from kvtest.runtime.machine import processes_of
+from kvtest.runtime.machine import address_in, processes_of
 from kvtest.runtime.profile import Profile
 from kvtest.runtime.shim import ShimProcess
 from kvtest.runtime.stdio import Input, Output
 from kvtest.runtime.tasks import ExitStatus, Status, Streams, Tasks
+
+if TYPE_CHECKING:
+    from kvtest.runtime.agent import Agent
 
 
 class Pod:
@@ -83,6 +87,25 @@ class Pod:
         """
         return Console(self.profile, self.id, within)
 
+    def agent(self, within: Deadline | float = PATIENCE) -> Agent:
+        """Connect to the agent of its guest, as a client beside its shim; who asks closes the connection.
+
+        Args:
+            within: When to give up.
+
+        Raises:
+            StateError: The profile knows of none, or the virtual machine is not there, or not as the profile says.
+            TransportError: Nobody answers.
+            DeadlineExceededError: Nobody answers in time.
+        """
+        from kvtest.runtime.agent import AgentEndpoint
+
+        if self.profile.vm is None or self.profile.vm.agent is None:
+            raise StateError(f"{self.profile.name} has no agent that others can reach, says its profile")
+        deadline = Deadline.of(within)
+        address = address_in(self.profile, self.id, self.profile.vm.agent)
+        return AgentEndpoint(address).connect(deadline)
+
     @property
     def shim(self) -> ShimProcess:
         """The process of its shim.
@@ -113,6 +136,7 @@ class Pod:
         stdin: bool = False,
         terminal: bool = False,
         hooks: Mapping[str, Sequence[str]] | None = None,
+        resources: Mapping[str, Any] | None = None,
         within: Deadline | float = PATIENCE,
     ) -> Container:
         """Create a container; the first one has the ID of the pod.
@@ -124,12 +148,15 @@ class Pod:
             stdin: Whether it has an input.
             terminal: Whether it has a terminal.
             hooks: Programs that the runtime runs on the host on the way, by when it does (config.md of OCI, "Hooks").
+            resources: Its limits, as ``linux.resources`` of the OCI runtime specification has them.
             within: When to give up.
         """
         if name is None:
             number = next(self._numbers)
             name = self.id if number == 1 else f"{self.id}-{number}"
-        described = spec.container(self.id, name, arguments, environment, terminal=terminal, hooks=hooks)
+        described = spec.container(
+            self.id, name, arguments, environment, terminal=terminal, hooks=hooks, resources=resources
+        )
         for pattern in self._given.owned_paths(name):
             self._owned(pattern)
         streams = self.streams(name, stdin=stdin, terminal=terminal)
@@ -153,11 +180,12 @@ class Pod:
         *,
         stdin: bool = False,
         terminal: bool = False,
+        resources: Mapping[str, Any] | None = None,
         within: Deadline | float = PATIENCE,
     ) -> Container:
         """Create a container and start it; see :meth:`create`."""
         deadline = Deadline.of(within)
-        container = self.create(arguments, stdin=stdin, terminal=terminal, within=deadline)
+        container = self.create(arguments, stdin=stdin, terminal=terminal, resources=resources, within=deadline)
         container.start(deadline)
         return container
 

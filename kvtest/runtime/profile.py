@@ -26,6 +26,9 @@ class Feature(StrEnum):
     PAUSE = "pause"
     STATS = "stats"
     PIDS = "pids"  # the IDs of a container's processes on the host
+    RESIZE = "resize"  # terminals that change their size
+    UPDATE = "update"  # limits that change while a container runs
+    OOM = "oom"  # it tells of processes that were killed for want of memory
     GROUP = "group"  # several containers served by one shim
     HOOKS = "hooks"  # OCI hooks, run on the host
     INIT_ON_HOST = "init-on-host"  # the container's first process is one of the host's
@@ -80,19 +83,30 @@ class ConfigurationFile:
 
 
 @attrs.frozen
-class DebugConsole:
+class GuestAddress:
+    """Where something in a pod's virtual machine listens.
+
+    Args:
+        address: As of an agent; ``{pod}`` and the groups of ``found`` are filled in.
+        found: A regular expression that is searched for in the command line of the virtual machine.
+    """
+
+    address: str
+    found: str | None = None
+
+
+@attrs.frozen
+class DebugConsole(GuestAddress):
     """A shell in a pod's virtual machine, run by the agent itself, from which tests do harm inside.
 
     Args:
-        address: Where it is, as of an agent; ``{pod}`` and the groups of ``found`` are filled in.
-        found: A regular expression that is searched for in the command line of the virtual machine.
+        address: Where it is; see :class:`GuestAddress`.
+        found: See there.
         cure: How to have one, where it has to be asked for: nobody at the address is no error then.
         panic: What makes the guest's kernel panic.
         power_off: What turns the guest off.
     """
 
-    address: str
-    found: str | None = None
     cure: str | None = None
     panic: str = "echo c >/proc/sysrq-trigger"
     power_off: str = "echo o >/proc/sysrq-trigger"
@@ -105,10 +119,12 @@ class VirtualMachine:
     Args:
         process: A shell pattern of its command line; ``{pod}`` is the pod's ID.
         console: The debug console in it.
+        agent: The agent in it, of which the shim is one client of many.
     """
 
     process: str
     console: DebugConsole | None = None
+    agent: GuestAddress | None = None
 
 
 @attrs.frozen
@@ -222,8 +238,10 @@ def _check(profile: Profile, path: Path) -> None:
         )
     if profile.options.arguments and profile.options.binary is None:
         raise ProfileError(f"{path}: 'options.arguments' needs 'options.binary'")
-    if profile.vm is not None and profile.vm.console is not None:
-        _check_console(profile.vm.console, path)
+    for what in ("console", "agent"):
+        place: GuestAddress | None = getattr(profile.vm, what, None)
+        if place is not None:
+            _check_address(place, f"vm.{what}", path)
     for pattern in profile.owns:
         _check_owned(pattern, path)
 
@@ -242,16 +260,16 @@ def _check_owned(pattern: str, path: Path) -> None:
         )
 
 
-def _check_console(console: DebugConsole, path: Path) -> None:
+def _check_address(place: GuestAddress, key: str, path: Path) -> None:
     try:
-        groups = re.compile(console.found or "").groupindex
+        groups = re.compile(place.found or "").groupindex
     except re.error as error:
-        raise ProfileError(f"{path}: 'vm.console.found' is no regular expression: {error}") from error
+        raise ProfileError(f"{path}: '{key}.found' is no regular expression: {error}") from error
     try:
-        console.address.format(pod="", **dict.fromkeys(groups, ""))
+        place.address.format(pod="", **dict.fromkeys(groups, ""))
     except (KeyError, IndexError, ValueError):
         known = ", ".join(f"{{{name}}}" for name in ("pod", *groups))
         raise ProfileError(
-            f"{path}: 'vm.console.address' is {console.address!r}",
-            hint=f"what is filled in is {known}: the pod's ID, and the named groups of 'vm.console.found'",
+            f"{path}: '{key}.address' is {place.address!r}",
+            hint=f"what is filled in is {known}: the pod's ID, and the named groups of '{key}.found'",
         ) from None

@@ -35,6 +35,21 @@ def process(
     }
 
 
+def memory_limit(size: int) -> dict[str, Any]:
+    """Return limits, as ``linux.resources`` has them, of a container that is to have so much memory and no swap.
+
+    Where there is no swap that is not said: a kernel that cannot limit it would refuse.
+
+    Args:
+        size: Bytes.
+    """
+    limit = {"limit": size}
+    with open("/proc/swaps", encoding="ascii", errors="replace") as stream:
+        if len(stream.readlines()) > 1:  # a line for each, below that of the titles
+            limit["swap"] = size  # of memory and swap together
+    return {"memory": limit}
+
+
 def container(
     pod: str,
     name: str,
@@ -43,6 +58,7 @@ def container(
     *,
     terminal: bool = False,
     hooks: Mapping[str, Sequence[str]] | None = None,
+    resources: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the specification of a container.
 
@@ -56,6 +72,7 @@ def container(
         environment: What is added to its environment.
         terminal: Whether it has a terminal.
         hooks: Programs with arguments that the runtime runs on the host, by when it does, such as ``createRuntime``.
+        resources: Its limits, as ``linux.resources`` has them.
     """
     return {
         "ociVersion": "1.0.2",
@@ -83,6 +100,6 @@ def container(
             "cgroupsPath": name,
             "namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "network")],
             "maskedPaths": list(_MASKED),
-            "resources": {},
+            "resources": resources or {},
         },
     }

@@ -24,10 +24,20 @@ class Output:
     def __init__(self, path: Path) -> None:
         self.path = path
         os.mkfifo(path, 0o600)
-        # Before there is a writer: whoever opens it to write would wait for us.
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        self._descriptor = -1
         self._read = bytearray()
         self._ended = False
+        self.attach()  # before there is a writer: whoever opens it to write would wait for us
+
+    def attach(self) -> None:
+        """Be its reader again, after :meth:`detach`; what came before then stays in :attr:`seen`."""
+        self._descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+
+    def detach(self) -> None:
+        """Be its reader no more, as a client that goes away; the fifo stays."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     @property
     def seen(self) -> bytes:
@@ -70,10 +80,8 @@ class Output:
 
     def close(self) -> None:
         """Read no more, and remove the fifo."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-            self.path.unlink(missing_ok=True)
+        self.detach()
+        self.path.unlink(missing_ok=True)
 
 
 class Input:

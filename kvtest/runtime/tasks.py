@@ -17,6 +17,7 @@ from kvtest.runtime.stdio import Input, Output
 
 TASK = "containerd.task.v2"
 _PROCESS = "types.containerd.io/opencontainers/runtime-spec/1/Process"
+_RESOURCES = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources"
 _NANOSECONDS = 1_000_000_000
 
 
@@ -125,6 +126,12 @@ class Tasks(Protocol):
     def close_io(self, name: str, process: str, deadline: Deadline | float) -> None:
         """End a process's input."""
 
+    def resize(self, name: str, process: str, rows: int, columns: int, deadline: Deadline | float) -> None:
+        """Change the size of a process's terminal."""
+
+    def update(self, name: str, resources: Mapping[str, Any], deadline: Deadline | float) -> None:
+        """Change the limits of a container."""
+
     def delete(self, name: str, process: str, deadline: Deadline | float) -> ExitStatus:
         """Remove what has ended."""
 
@@ -132,6 +139,11 @@ class Tasks(Protocol):
 def process_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Return the ``Any`` that describes a process, as fields of a message."""
     return {"type_url": _PROCESS, "value": json.dumps(spec).encode()}
+
+
+def limits(resources: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ``Any`` that describes the limits of a container, as fields of a message."""
+    return {"type_url": _RESOURCES, "value": json.dumps(resources).encode()}
 
 
 class _PendingWait:
@@ -216,6 +228,14 @@ class ShimTasks:
     def close_io(self, name: str, process: str, deadline: Deadline | float) -> None:
         """See :class:`Tasks`."""
         self.call("CloseIO", "CloseIORequest", deadline, id=name, exec_id=process, stdin=True)
+
+    def resize(self, name: str, process: str, rows: int, columns: int, deadline: Deadline | float) -> None:
+        """See :class:`Tasks`."""
+        self.call("ResizePty", "ResizePtyRequest", deadline, id=name, exec_id=process, width=columns, height=rows)
+
+    def update(self, name: str, resources: Mapping[str, Any], deadline: Deadline | float) -> None:
+        """See :class:`Tasks`."""
+        self.call("Update", "UpdateTaskRequest", deadline, id=name, resources=limits(resources))
 
     def delete(self, name: str, process: str, deadline: Deadline | float) -> ExitStatus:
         """See :class:`Tasks`."""

@@ -69,6 +69,17 @@ def test_a_program_that_does_not_exist_fails_to_start(shared_pod: Pod) -> None:
     assert container.output_of(["echo", "here"]) == b"here\n"
 
 
+@requirement("RUNTIME-EXEC-004")
+@pytest.mark.parametrize("driver", ["direct"], indirect=True)
+def test_the_id_of_a_process_can_be_used_again(shared_pod: Pod) -> None:
+    container = shared_pod.run(FOREVER)
+    for status in (3, 4):
+        process = container.exec(["sh", "-c", f"echo {status}; exit {status}"], name="again")
+        assert process.stdout.read_all(PATIENCE) == b"%d\n" % status
+        assert process.wait(PATIENCE).status == status
+        assert process.delete().status == status
+
+
 def _stays_responsive(pod: Pod, container: Container) -> None:
     bound = pod.profile.call_bound
     assert container.state(bound) is Status.RUNNING
@@ -89,10 +100,17 @@ def test_who_waits_stops_nobody(shared_pod: Pod, waiters: int) -> None:
 @pytest.mark.parametrize("driver", ["direct"], indirect=True)
 def test_a_shim_has_many_clients(shared_pod: Pod) -> None:
     container = shared_pod.run(FOREVER)
+    process = container.exec(FOREVER)
+    bound = shared_pod.profile.call_bound
     clients = [connect_again(shared_pod.address) for _ in range(8)]
     waiting = [client.waiting(container.id, "", PATIENCE) for client in clients]
+    beside = [client.waiting(container.id, process.name, PATIENCE) for client in clients]
     for client in clients:
-        assert client.state(container.id, "", shared_pod.profile.call_bound) is Status.RUNNING
+        assert client.connect(container.id, bound).shim_pid == shared_pod.shim.pid
+        for name in ("", process.name):
+            assert client.state(container.id, name, bound) is Status.RUNNING
+    process.kill()
+    assert [pending.result(PATIENCE).status for pending in beside] == [137] * 8
     _stays_responsive(shared_pod, container)
     container.kill()
     assert [pending.result(PATIENCE).status for pending in waiting] == [137] * 8

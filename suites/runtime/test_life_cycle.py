@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -150,6 +151,25 @@ def test_a_paused_container_does_nothing(shared_pod: Pod) -> None:
     container.resume()
     assert container.state() is Status.RUNNING
     assert container.stdout.read_until(b"hello\n", PATIENCE) == b"hello\n"
+
+
+@requirement("RUNTIME-PAUSE-002")
+@pytest.mark.capability("runtime-pause")
+@pytest.mark.parametrize("driver", ["direct"], indirect=True)
+def test_a_pause_does_not_undo_an_end(shared_pod: Pod) -> None:
+    """Neither one that comes at the same time, whichever is first, nor one that comes after it."""
+    container = shared_pod.run(FOREVER)
+    with ThreadPoolExecutor(1) as pool:
+        pausing = pool.submit(container.pause)
+        container.kill()
+        with contextlib.suppress(RPCError):  # the end was first
+            pausing.result()
+    with contextlib.suppress(RPCError):  # some runtimes end what is paused, others when it goes on
+        container.resume()
+    assert container.wait(PATIENCE).status == 128 + signal.SIGKILL
+    with pytest.raises(RPCError):
+        container.pause()
+    assert container.state() is Status.STOPPED
 
 
 @requirement("RUNTIME-STATS-001")

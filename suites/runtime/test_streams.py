@@ -12,6 +12,7 @@ from kvtest.comparison import assert_equal
 from kvtest.peers import pattern
 
 PATIENCE = 10.0
+MUCH = 30.0  # seconds that much output may take, on a machine that has other things to do
 FOREVER = ["sleep", "1000"]
 
 pytestmark = pytest.mark.capability("runtime")
@@ -30,7 +31,7 @@ def test_output_arrives_whole(shared_pod: Pod, size: int) -> None:
     """As many bytes as were written, and the same ones: both sides compute their digest."""
     script = f"head -c {size} /dev/urandom > /tmp/data; cat /tmp/data; sha256sum < /tmp/data >&2"
     container = shared_pod.run(["sh", "-c", script])
-    output = container.stdout.read_all(PATIENCE)
+    output = container.stdout.read_all(MUCH)
     assert len(output) == size
     assert container.stderr.read_all(PATIENCE).split()[0].decode() == hashlib.sha256(output).hexdigest()
     assert container.wait(PATIENCE).status == 0
@@ -54,6 +55,19 @@ def test_input_arrives_and_is_ended(shared_pod: Pod, where: str) -> None:
     process.stdin.close()
     assert_equal(process.stdout.read_all(PATIENCE), data)
     assert process.wait(PATIENCE).status == 0
+
+
+@requirement("RUNTIME-STDIO-005")
+@pytest.mark.capability("runtime-resize")
+def test_a_terminal_learns_its_new_size(shared_pod: Pod) -> None:
+    script = ["sh", "-c", "trap 'stty size; exit 0' WINCH; echo ready; while :; do sleep 1000 & wait; done"]
+    container = shared_pod.run(script, terminal=True)
+    beside = container.exec(script, terminal=True)
+    for process, size in ((beside, (33, 77)), (container, (44, 111))):
+        process.stdout.read_until(b"ready\r\n", PATIENCE)
+        process.resize(*size)
+        assert process.wait(PATIENCE).status == 0
+        assert_equal(process.stdout.read_all(PATIENCE), b"ready\r\n%d %d\r\n" % size)
 
 
 @requirement("RUNTIME-STDIO-003")

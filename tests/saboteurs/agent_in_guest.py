@@ -520,7 +520,7 @@ def mixes_execs(agent: Any) -> None:
     _put(
         container.Container,
         "process",
-        lambda self, name: self._execs[min(self._execs)] if self._execs else find(self, name),
+        lambda self, name: self._execs.known[min(self._execs.known)] if self._execs.known else find(self, name),
     )
 
 

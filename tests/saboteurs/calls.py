@@ -13,6 +13,7 @@ from unittest.mock import patch
 import attrs
 
 from kvtest.rpc.envelope import Request, Response
+from kvtest.rpc.status import Code
 from kvtest.runtime import Status, spec
 from kvtest.runtime.sink import EventService, Sink
 from tests.saboteurs.registry import breaks
@@ -133,6 +134,46 @@ def never_ends_the_input() -> Iterator[None]:
         yield
 
 
+@breaks("RUNTIME-STDIO-005")
+@contextlib.contextmanager
+def swaps_rows_and_columns() -> Iterator[None]:
+    """A terminal gets as many rows as it was to have columns."""
+
+    class Swaps(Fault):
+        def request(self, request: Request) -> Request | Response | None:
+            if request.method != "ResizePty":
+                return request
+            message = asked(request, "ResizePtyRequest")
+            message.width, message.height = message.height, message.width
+            return request._replace(payload=message.SerializeToString())
+
+    with between(Swaps()):
+        yield
+
+
+@breaks("RUNTIME-EXEC-004")
+@contextlib.contextmanager
+def never_frees_an_id() -> Iterator[None]:
+    """The ID of a process can be used once."""
+
+    @attrs.define
+    class Once(Fault):
+        used: set[tuple[str, str]] = attrs.Factory(set)
+
+        def request(self, request: Request) -> Request | Response | None:
+            if request.method != "Exec":
+                return request
+            message = asked(request, "ExecProcessRequest")
+            name = message.id, message.exec_id
+            if name in self.used:
+                return Response(int(Code.ALREADY_EXISTS), "it was used before", b"")
+            self.used.add(name)
+            return request
+
+    with between(Once()):
+        yield
+
+
 @breaks("RUNTIME-EXEC-002")
 @contextlib.contextmanager
 def ends_with_any_process() -> Iterator[None]:
@@ -207,6 +248,32 @@ def does_not_pause() -> Iterator[None]:
             return altered(response, "StateResponse", status=int(Status.PAUSED)) if paused else response
 
     with between(Goes()):
+        yield
+
+
+@breaks("RUNTIME-PAUSE-002")
+@contextlib.contextmanager
+def pauses_what_has_ended() -> Iterator[None]:
+    """Every pause is said to have succeeded."""
+
+    class Pauses(Fault):
+        def response(self, request: Request, response: Response) -> Response | None:
+            return ok() if request.method == "Pause" else response
+
+    with between(Pauses()):
+        yield
+
+
+@breaks("RUNTIME-UPDATE-001")
+@contextlib.contextmanager
+def keeps_the_old_limits() -> Iterator[None]:
+    """Limits are said to have been changed."""
+
+    class Keeps(Fault):
+        def request(self, request: Request) -> Request | Response | None:
+            return ok() if request.method == "Update" else request
+
+    with between(Keeps()):
         yield
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,12 +19,16 @@ from unittest.mock import patch
 
 from kvtest.errors import KvtestError, ShimError
 from kvtest.guest import libc
+from kvtest.runtime.reference import server as server_module
 from kvtest.runtime.reference import tasks as tasks_module
 from kvtest.runtime.reference.container import Container
 from kvtest.runtime.reference.machine import Machine
 from kvtest.runtime.reference.pod import PodDirectory
 from kvtest.runtime.reference.process import LOST, Process, Status
+from kvtest.runtime.reference.server import Server
+from kvtest.runtime.reference.streams import Output
 from kvtest.runtime.reference.tasks import Tasks
+from kvtest.vsock.device.switch import Switch
 from tests.saboteurs.registry import Saboteur, register
 from tests.saboteurs.wrapper import REFERENCE, with_wrapped_shim
 
@@ -248,3 +253,46 @@ def deletes_only_what_is_there() -> None:
             yield there
 
     _replace(PodDirectory, "locked", broken)
+
+
+# --- Clients that come and go
+
+
+@_in_the_shim("RUNTIME-STDIO-004")
+def ends_with_its_reader() -> None:
+    """Output that is written while nobody reads is lost, and all that comes after it."""
+    make = Output.__init__
+
+    def broken(self: Output, *arguments: Any, **names: Any) -> None:
+        make(self, *arguments, **names)
+        self.close()
+
+    _replace(Output, "__init__", broken)
+
+
+@_in_the_shim("RUNTIME-CLIENTS-004")
+def ends_without_descriptors() -> None:
+    """A shim that has no descriptor left for a client ends."""
+    accept = Server._accept
+
+    def broken(self: Server) -> None:
+        accept(self)
+        os._exit(1)
+
+    _replace(server_module, "_TOO_MANY", ())
+    _replace(Server, "_accept", broken)
+
+
+@_in_the_shim("RUNTIME-AGENT-001")
+def serves_one_client() -> None:
+    """While somebody is connected to the guest of a pod, nobody else gets a connection, as with a serial link."""
+    greet, served = Switch.greet, list[socket.socket]()
+
+    def broken(self: Switch, client: socket.socket) -> None:
+        if any(other.fileno() >= 0 for other in served):
+            client.close()
+        else:
+            served.append(client)
+            greet(self, client)
+
+    _replace(Switch, "greet", broken)

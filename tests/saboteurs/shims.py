@@ -313,6 +313,14 @@ def publishes_the_pause_twice() -> Iterator[None]:
         yield
 
 
+@breaks("RUNTIME-OOM-001")
+@contextlib.contextmanager
+def keeps_the_want_of_memory_to_itself() -> Iterator[None]:
+    """Nobody is told that a process was killed for want of memory."""
+    with _forwarding(lambda payload: 0 if b"/tasks/oom" in payload else 1):
+        yield
+
+
 @breaks("RUNTIME-CLIENTS-003")
 @contextlib.contextmanager
 def publishes_to_everybody() -> Iterator[None]:

@@ -16,6 +16,7 @@ from kvtest.errors import RPCError
 from kvtest.guest.agent import spec as specs
 from kvtest.guest.agent.cgroup import Cgroup, FreezeWatch, OOMWatch
 from kvtest.guest.agent.crun import Crun, Done
+from kvtest.guest.agent.execs import Execs
 from kvtest.guest.agent.process import Process, Replies
 from kvtest.guest.agent.reaper import Reaper
 from kvtest.guest.agent.storage import Mounts
@@ -93,7 +94,7 @@ class Container:
         with open(f"{self._directory}/config.json", "w", encoding="utf-8") as stream:
             json.dump(specs.configuration(spec, name), stream)
         self._init = self._process(spec.Process.Terminal)
-        self._execs: dict[str, Process] = {}
+        self._execs = Execs()
 
     # --- Life
 
@@ -153,7 +154,7 @@ class Container:
         """Give back all that it has in this process and in the file system."""
         self._tools.oom.remove(self._oom_watch)
         self._stop_waiting()
-        for process in (self._init, *self._execs.values()):
+        for process in (self._init, *self._execs):
             process.close()
         self._mounts.close()
         shutil.rmtree(self._directory, ignore_errors=True)
@@ -168,10 +169,10 @@ class Container:
         """
         if name in ("", self._first):
             return self._init
-        try:
-            return self._execs[name]
-        except KeyError:
-            raise RPCError(Code.NOT_FOUND, f"{self.name} has no process {name!r}") from None
+        found = self._execs.find(name)
+        if found is None:
+            raise RPCError(Code.NOT_FOUND, f"{self.name} has no process {name!r}")
+        return found
 
     def execute(self, name: str, message: Any, done: Done) -> None:
         """Start another process in it.
@@ -184,15 +185,14 @@ class Container:
         Raises:
             RPCError: There is one of that name, or the container does not run.
         """
-        before = self._execs.get(name)
+        before = self._execs.find(name)
         if not name or name == self._first or (before is not None and before.status is None):
             raise RPCError(Code.ALREADY_EXISTS, f"{self.name} has a process {name!r}")
         self._require(State.STARTED)
         if self._init.status is not None:
             raise RPCError(Code.FAILED_PRECONDITION, f"{self.name} has ended")
-        if before is not None:  # it has ended, and its name is free
-            before.close()
-        process = self._execs[name] = self._process(message.Terminal)
+        process = self._process(message.Terminal)
+        self._execs.add(name, process)
         stem = f"{self._directory}/exec-{next(self._numbers)}"
         with open(f"{stem}.json", "w", encoding="utf-8") as stream:
             json.dump(specs.process(message), stream)
@@ -205,9 +205,7 @@ class Container:
                 process.started(_read_number(f"{stem}.pid"), (message.ConsoleSize.Height, message.ConsoleSize.Width))
                 self._watch(process)
             else:
-                process.close()
-                if self._execs.get(name) is process:
-                    del self._execs[name]
+                self._execs.remove(name, process)
             done(failure)
 
         self._tools.crun.run([*arguments, self.name], started, process.stdio)
@@ -268,7 +266,7 @@ class Container:
 
     def prune(self) -> None:
         """Forget calls that nobody waits for any more."""
-        for process in (self._init, *self._execs.values()):
+        for process in (self._init, *self._execs):
             process.prune()
 
     def _require(self, *states: State) -> None:

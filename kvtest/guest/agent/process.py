@@ -41,6 +41,8 @@ class Process:
         self._terminal: int | None = None
         self.pid: int | None = None
         self.status: int | None = None
+        #: Called when somebody has got its exit status.
+        self.told: Callable[[], None] = lambda: None
         self.stdin: Input | None = None
         self.outputs: dict[str, Output] = {}
         if console is not None:
@@ -91,6 +93,7 @@ class Process:
         """Answer a call with the exit status, as soon as there is one."""
         if self.status is not None:
             self._replies.status(call, self.status)
+            self.told()
         else:
             self._waiters.append(call)
 
@@ -102,9 +105,11 @@ class Process:
             self.stdin.abandon()
         for output in self.outputs.values():
             output.process_ended()
-        waiters, self._waiters = self._waiters, []
+        waiters, self._waiters = [call for call in self._waiters if not call.answered], []
         for call in waiters:
             self._replies.status(call, self.status)
+        if waiters:
+            self.told()
 
     def output(self, stream: str) -> Output:
         """Return one of its output streams.

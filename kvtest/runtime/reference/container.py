@@ -119,7 +119,11 @@ class Container:
         except KvtestError:
             self._give_disk_up()
             raise
-        self.first.attach()
+        try:
+            self.first.attach()
+        except OSError:  # a fifo that is not there
+            self.remove()
+            raise
 
     def start(self) -> None:
         """Let its first process run."""
@@ -147,12 +151,12 @@ class Container:
             self._machine.agent.call(
                 "ExecProcess", container_id=self.name, exec_id=process.name, process=process.specification
             )
+            process.attach()
         except ConnectionLostError:
             raise  # it ends as all do with their machine
-        except RPCError:
+        except (RPCError, OSError):
             process.ended(127)
             raise
-        process.attach()
         process.started()
 
     def signal(self, process: Process, number: int, *, everybody: bool) -> None:
@@ -173,10 +177,12 @@ class Container:
 
     def remove(self) -> None:
         """Take it away; what the machine had of it is gone with a machine that is."""
-        for process in self.processes.values():
+        for process in list(self.processes.values()):
             process.drain()
         with contextlib.suppress(KvtestError):
             self._machine.agent.call("RemoveContainer", container_id=self.name)
+        for process in list(self.processes.values()):
+            process.close()
         self._give_disk_up()
 
     def lost(self, status: int) -> None:

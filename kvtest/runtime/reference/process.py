@@ -128,6 +128,11 @@ class Process:
             output.join(deadline)
         self.close_input()
 
+    def close(self) -> None:
+        """Let go of its output, which nobody can come for any more."""
+        for output in self._outputs:
+            output.close()
+
     def require(self, *allowed: Status) -> None:
         """Refuse what its state does not allow.
 

@@ -20,6 +20,9 @@ _NEVER = Deadline(None)
 class Output:
     """Carries what a process writes to a fifo, until the stream has ended.
 
+    The fifo's other end is held open too, as runc's shim does: what nobody reads waits in it until somebody comes, and
+    a reader that goes away breaks nothing.
+
     Args:
         agent: The agent.
         method: ``ReadStdout`` or ``ReadStderr``.
@@ -30,26 +33,39 @@ class Output:
     def __init__(self, agent: Agent, method: str, path: str, **names: str) -> None:
         self._agent = agent
         self._method = method
-        self._path = path
         self._names = names
+        path = path or os.devnull
+        self._reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            self._target = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        except BaseException:
+            os.close(self._reader)
+            raise
+        self._closing = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=method, daemon=True)
         self._thread.start()
 
     def join(self, deadline: Deadline) -> None:
-        """Wait until everything has been written, as far as somebody reads it."""
+        """Wait until everything has been written, as far as there is room for it or somebody reads it."""
         self._thread.join(deadline.remaining)
 
+    def close(self) -> None:
+        """Let go of what nobody has read; whoever reads at present still gets the rest."""
+        with self._closing:  # called by whoever ends its process or its container, which may be two
+            if self._reader >= 0:
+                os.close(self._reader)
+                self._reader = -1
+
     def _run(self) -> None:
-        target = os.open(self._path or os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         try:
-            with contextlib.suppress(KvtestError, BrokenPipeError):  # the end of the stream, or of its reader
+            with contextlib.suppress(KvtestError, BrokenPipeError):  # the end of the stream, or closed and nobody reads
                 while True:
                     answer = self._agent.call(self._method, _NEVER, len=_CHUNK, **self._names)
                     rest = memoryview(answer.data)
                     while rest:
-                        rest = rest[os.write(target, rest) :]
+                        rest = rest[os.write(self._target, rest) :]
         finally:
-            os.close(target)
+            os.close(self._target)
 
 
 class Input:

@@ -15,6 +15,7 @@ from kvtest.deadline import Deadline
 from kvtest.errors import KvtestError, RPCError
 from kvtest.rpc.api import API, load
 from kvtest.rpc.status import Code
+from kvtest.runtime.reference import guest_spec
 from kvtest.runtime.reference.container import Container
 from kvtest.runtime.reference.machine import Machine
 from kvtest.runtime.reference.process import LOST, Process, Status, Stdio
@@ -58,7 +59,7 @@ class Tasks:
             name: getattr(self, f"_{name.lower()}")
             for name in (
                 *("Connect", "Create", "Start", "Exec", "State", "Wait", "Kill", "Pids", "Stats", "Pause", "Resume"),
-                *("CloseIO", "ResizePty", "Delete", "Shutdown"),
+                *("CloseIO", "ResizePty", "Update", "Delete", "Shutdown"),
             )
         }
 
@@ -87,7 +88,8 @@ class Tasks:
         with contextlib.suppress(KvtestError):
             while True:
                 name = self._machine.agent.call("GetOOMEvent", Deadline(None)).container_id
-                self._publisher.publish("TaskOOM", container_id=name)
+                if name in self._containers:  # and not one that another client of the agent has made
+                    self._publisher.publish("TaskOOM", container_id=name)
 
     def _exited(self, container: Container, process: Process) -> None:
         self._publisher.publish(
@@ -226,6 +228,15 @@ class Tasks:
             column=request.width,
         )
 
+    def _update(self, request: Any) -> None:
+        self._container(request.id).first.require(Status.CREATED, Status.RUNNING, Status.PAUSED)
+        try:
+            found = json.loads(request.resources.value)
+        except ValueError:
+            raise RPCError(Code.INVALID_ARGUMENT, "the limits are no JSON") from None
+        resources = guest_spec.resources(found)
+        self._machine.agent.call("UpdateContainer", container_id=request.id, resources=resources)
+
     def _delete(self, request: Any) -> Any:
         container = self._container(request.id)
         process = container.process(request.exec_id)
@@ -237,6 +248,7 @@ class Tasks:
         if request.exec_id:
             process.drain()
             container.processes.pop(request.exec_id, None)
+            process.close()
         else:
             container.remove()
             self._containers.pop(request.id, None)

@@ -25,6 +25,7 @@ FAULTS = [
     Fault("test_life_cycle::test_everybody_who_waits*direct*", calls.tells_the_first_only, "255"),
     Fault("test_life_cycle::test_a_signal_can*direct*", calls.always_kills, "assert 137 == 5"),
     Fault("test_life_cycle::test_a_paused*direct*", calls.does_not_pause, "DID NOT RAISE"),
+    Fault("test_life_cycle::test_a_pause*direct*", calls.pauses_what_has_ended, "DID NOT RAISE"),
     Fault("test_life_cycle::test_what_a_container_uses*direct*", calls.has_no_stats, "Metrics"),
     Fault("test_life_cycle::test_the_processes*direct*", calls.hides_a_process, "assert {"),
     Fault("test_life_cycle::test_one_shim*direct*", calls.has_a_shim_for_each_container, "assert "),
@@ -37,6 +38,10 @@ FAULTS = [
     Fault("test_streams::test_input*direct-first]", shims.flips_a_byte_of_the_input, "not what was expected"),
     Fault("test_streams::test_input*direct-beside]", calls.never_ends_the_input, "for the end of the output"),
     Fault("test_streams::test_a_process_can*direct*", shims.passes_on_what_no_terminal_writes, "assert b"),
+    Fault("test_streams::test_a_terminal_learns*direct*", calls.swaps_rows_and_columns, "not what was expected"),
+    # Limits
+    Fault("test_limits::test_a_limit*direct*", calls.keeps_the_old_limits, "assert 0 != 0"),
+    Fault("test_limits::test_a_container*direct*", shims.keeps_the_want_of_memory_to_itself, "for the event TaskOOM"),
     # Events
     Fault("test_events::test_each_step*direct*", shims.publishes_the_start_twice, "assert ['TaskCreate'"),
     Fault("test_events::test_processes*direct*", shims.loses_an_event, "assert ["),
@@ -49,6 +54,7 @@ FAULTS = [
     Fault("test_clients::test_conversations*direct*", shims.mixes_streams, "assert b"),
     Fault("test_clients::test_the_end_of*direct*", calls.ends_with_any_process, "Status.STOPPED"),
     Fault("test_clients::test_a_program*direct*", calls.starts_what_does_not_exist, "DID NOT RAISE"),
+    Fault("test_clients::test_the_id*direct*", calls.never_frees_an_id, "it was used before"),
     Fault("test_clients::test_who_waits*direct*", calls.serves_one_call_at_a_time, "for the answer to the shim"),
     Fault("test_clients::test_a_shim_has*direct*", calls.serves_one_call_at_a_time, "for the answer to the shim"),
     Fault("test_clients::test_a_client_that*direct*", shims.dies_with_a_client, "the connection ended"),

@@ -69,6 +69,11 @@ def test_an_unknown_name_has_a_nearest_neighbour() -> None:
         ),
         (
             "[options]",
+            '[vm]\nprocess = "x"\n[vm.agent]\naddress = "vsock://{cid}:1024"\n[options]',
+            "'vm.agent.address' is 'vsock://{cid}:1024'\n  hint: what is filled in is {pod}:",
+        ),
+        (
+            "[options]",
             '[vm]\nprocess = "x"\n[vm.console]\nfound = "("\naddress = "unix:///x"\n[options]',
             "'vm.console.found' is no regular expression",
         ),

@@ -31,6 +31,21 @@ def test_output_ends_with_its_last_writer(tmp_path: Path) -> None:
     assert not output.path.exists()
 
 
+def test_output_can_be_left_and_taken_again(tmp_path: Path) -> None:
+    output = Output(tmp_path / "out")
+    with output.path.open("wb", buffering=0) as writer:
+        writer.write(b"one ")
+        assert output.read_until(b"one ", 5.0) == b"one "
+        output.detach()
+        with pytest.raises(BrokenPipeError):
+            writer.write(b"lost ")
+        output.attach()
+        writer.write(b"two")
+        assert output.read_until(b"two", 5.0) == b"one two"
+    output.close()
+    assert not output.path.exists()
+
+
 def test_input_waits_for_its_reader(tmp_path: Path) -> None:
     stream = Input(tmp_path / "in")
     stream.open()

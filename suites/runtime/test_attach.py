@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clients that come and go beside others: to the output of a process, to a shim, and to the agent of a pod."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from kvtest import Pod, Status, requirement
+from kvtest.errors import DeadlineExceededError
+from kvtest.runtime.neighbours import undisturbed
+from kvtest.runtime.shim import connect_again
+
+PATIENCE = 10.0
+FOREVER = ["sleep", "1000"]
+AGAIN = 3
+SPARE = 4  # descriptors that a shim has left
+CLIENTS = 3
+ONCE = 0.5  # seconds in which a shim would have answered
+ECHO = "while read line; do for n in 1 2 3 4; do echo $line-$n; done; echo $line >&2; done"
+
+pytestmark = pytest.mark.capability("runtime")
+
+
+@requirement("RUNTIME-STDIO-004")
+def test_a_client_that_comes_back_has_missed_nothing(shared_pod: Pod) -> None:
+    container = shared_pod.run(["sh", "-c", ECHO], stdin=True)
+    for turn in range(AGAIN):
+        container.stdout.detach()
+        container.stdin.write(b"%d\n" % turn, PATIENCE)
+        container.stderr.read_until(b"%d\n" % turn, PATIENCE)  # written after the output that nobody reads
+        container.stdout.attach()
+        container.stdout.read_until(b"%d-4\n" % turn, PATIENCE)
+    assert container.stdout.seen == b"".join(b"%d-%d\n" % (turn, n) for turn in range(AGAIN) for n in range(1, 5))
+
+
+@contextlib.contextmanager
+def few_descriptors(pid: int) -> Iterator[int]:
+    """Let a process have few descriptors more than it has, and return how many that are."""
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    limit = max(map(int, os.listdir(f"/proc/{pid}/fd"))) + 1 + SPARE
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, before[1]))
+    try:
+        yield limit
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # it has not lived through that
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+@requirement("RUNTIME-CLIENTS-004")
+@pytest.mark.parametrize("driver", ["direct"], indirect=True)
+def test_a_shim_at_its_limit_of_descriptors_goes_on(shared_pod: Pod) -> None:
+    container = shared_pod.run(FOREVER)
+    with contextlib.ExitStack() as opened:
+        limit = opened.enter_context(few_descriptors(shared_pod.shim.pid))
+        idle = [opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) for _ in range(limit)]
+        for client in idle:  # more than there are descriptors for
+            client.connect(str(shared_pod.address))
+        late = connect_again(shared_pod.address)
+        opened.callback(late.service.client.close)
+        with pytest.raises(DeadlineExceededError):
+            late.state(container.id, "", ONCE)
+        assert container.state(shared_pod.profile.call_bound) is Status.RUNNING
+        for client in idle:
+            client.close()
+        assert late.state(container.id, "", PATIENCE) is Status.RUNNING
+
+
+@requirement("RUNTIME-AGENT-001")
+@pytest.mark.capability("runtime-vm", "runtime-agent")
+@pytest.mark.parametrize("driver", ["direct"], indirect=True)
+def test_an_agent_has_other_clients_beside_the_shim(shared_pod: Pod) -> None:
+    def ask(container: str, number: int) -> tuple[str, bytes, int, bool]:
+        with shared_pod.agent(PATIENCE) as agent:
+            theirs = agent.container(container)
+            process = theirs.execute(f"beside-{number}", ["sh", "-c", f"echo {number}; exit {number}"])
+            output, status = process.read_all(), process.wait()
+            return agent.check(), output, status, theirs.statistics().cgroup_stats.pids_stats.current > 0
+
+    with undisturbed(shared_pod) as container, ThreadPoolExecutor(CLIENTS) as pool:
+        asked = [pool.submit(ask, container.id, number) for number in range(CLIENTS)]
+        assert container.output_of(["echo", "here"]) == b"here\n"
+        answers = [one.result() for one in asked]
+        assert answers == [("SERVING", b"%d\n" % number, number, True) for number in range(CLIENTS)]
+        told = {event.process for event in shared_pod.events.of(container.id)}
+        assert [name for name in told if name.startswith("beside")] == []
