@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
+from kvtest.deadline import Deadline
 from kvtest.runtime.container import Container
 from kvtest.runtime.pod import Pod
 from kvtest.runtime.pods import Pods
@@ -14,7 +15,8 @@ from kvtest.runtime.tasks import Status
 
 PATIENCE = 10.0
 FOREVER = ["sleep", "1000"]
-PHASES = ("created", "running", "exec", "output", "input", "paused", "ended")
+ALIVE = ("created", "running", "exec", "output", "input", "paused")
+PHASES = (*ALIVE, "ended")
 
 
 def reach(pod: Pod, phase: str, name: str | None = None) -> Container:
@@ -87,23 +89,27 @@ def live_again(pod: Pod, name: str, ended: Callable[[], None] = lambda: None) ->
 
 
 @contextlib.contextmanager
-def everybody_learns_of_the_loss(pod: Pod, container: Container) -> Iterator[None]:
-    """Have two clients wait for a container whose machine is lost in the block, and see that all are told, and once.
+def everybody_learns_of_the_loss(pods: Sequence[Pod]) -> Iterator[None]:
+    """Have pods lose their machines in the block, and see that all who wait for a container are told, and once.
 
     Args:
-        pod: The pod.
-        container: A container of it.
+        pods: The pods; none of their containers has ended.
 
     Raises:
         AssertionError: Somebody was not told, or was told something else.
         DeadlineExceededError: It took longer than the profile's bound.
     """
-    waiting = [container.waiting(PATIENCE) for _ in range(2)]
+    everybody = [(pod, container) for pod in pods for container in pod.containers]
+    bound, status = pods[0].profile.detection_bound, pods[0].profile.status_of_lost_vm
+    patience = PATIENCE + bound
+    waiting = [[container.waiting(patience), container.waiting(patience)] for _, container in everybody]
     yield
-    bound, status = pod.profile.detection_bound, pod.profile.status_of_lost_vm
-    assert [one.result(bound).status for one in waiting] == [status, status]
-    pod.events.expect("TaskExit", container.id, status=status, within=bound)
-    assert container.state() is Status.STOPPED
-    assert container.delete().status == status
-    pod.events.expect("TaskDelete", container.id, within=PATIENCE)  # after whatever else is told of it
-    assert len(pod.events.of(container.id, "TaskExit", "")) == 1
+    within = Deadline(bound)
+    for (pod, container), both in zip(everybody, waiting, strict=True):
+        assert [one.result(within).status for one in both] == [status, status], container.id
+        pod.events.expect("TaskExit", container.id, status=status, within=within)
+    for pod, container in everybody:
+        assert container.state() is Status.STOPPED
+        assert container.delete().status == status
+        pod.events.expect("TaskDelete", container.id, within=PATIENCE)  # after whatever else is told of it
+        assert len(pod.events.of(container.id, "TaskExit", "")) == 1

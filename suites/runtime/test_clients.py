@@ -14,6 +14,7 @@ from kvtest.errors import RPCError
 from kvtest.runtime.shim import connect_again
 
 PATIENCE = 20.0
+ALL = 60.0  # for eight pods at once
 FOREVER = ["sleep", "1000"]
 
 pytestmark = pytest.mark.capability("runtime")
@@ -160,14 +161,14 @@ def test_a_client_that_vanishes_while_it_waits_changes_nothing(shared_pod: Pod) 
 def test_pods_live_at_the_same_time(pods: Pods) -> None:
     def live(numbered: tuple[int, Pod]) -> tuple[bytes, int]:
         number, pod = numbered
-        container = pod.run(["sh", "-c", f"echo pod {number}; exit {number}"], within=PATIENCE)
-        status = container.wait(PATIENCE).status
-        output = container.stdout.read_all(PATIENCE)
-        pod.events.expect("TaskExit", container.id, status=number, within=PATIENCE)
-        container.delete(PATIENCE)
+        container = pod.run(["sh", "-c", f"echo pod {number}; exit {number}"], within=ALL)
+        status = container.wait(ALL).status
+        output = container.stdout.read_all(ALL)
+        pod.events.expect("TaskExit", container.id, status=number, within=ALL)
+        container.delete(ALL)
         return output, status
 
-    started = pods.start_many(8)
+    started = pods.start_many(8, ALL)
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(live, enumerate(started))) == [(b"pod %d\n" % number, number) for number in range(8)]
     for pod in started:

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from kvtest import Pod, requirement
+from kvtest import Pod, Pods, requirement
 from kvtest.census import Ledger
 from kvtest.errors import NotOfferedError
 from kvtest.runtime.console import Console
 from kvtest.runtime.neighbours import undisturbed
-from kvtest.runtime.phases import FOREVER, PATIENCE, everybody_learns_of_the_loss, live_again, reach
+from kvtest.runtime.phases import ALIVE, FOREVER, PATIENCE, everybody_learns_of_the_loss, live_again, reach_all
 from kvtest.runtime.under_way import every_call_ends
 
 HARMS: dict[str, Callable[[Console], None]] = {
@@ -46,27 +46,20 @@ def harmed(pod: Pod, harm: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("harm", "phase"),
+    "harm",
     [
-        pytest.param(harm, phase, marks=requirement(name))
-        for name, harm, phases in (
-            ("RUNTIME-VM-009", "agent-killed", ("created",)),
-            ("RUNTIME-VM-009", "agent-terminated", ("exec",)),
-            ("RUNTIME-VM-011", "panic", ("created", "output")),
-            ("RUNTIME-VM-012", "power-off", ("running",)),
-        )
-        for phase in phases
-    ]
-    + [
-        pytest.param(
-            *("agent-killed", "paused"), marks=[requirement("RUNTIME-VM-009"), pytest.mark.capability("runtime-pause")]
-        )
+        pytest.param("agent-killed", marks=requirement("RUNTIME-VM-009")),
+        pytest.param("agent-terminated", marks=requirement("RUNTIME-VM-009")),
+        pytest.param("panic", marks=requirement("RUNTIME-VM-011")),
+        pytest.param("power-off", marks=requirement("RUNTIME-VM-012")),
     ],
 )
-def test_everybody_learns_of_harm_done_inside(pod: Pod, harm: str, phase: str) -> None:
-    container = reach(pod, phase)
-    with contextlib.ExitStack() as opened, everybody_learns_of_the_loss(pod, container):
-        opened.enter_context(harmed(pod, harm))
+def test_everybody_learns_of_harm_done_inside(pods: Pods, harm: str) -> None:
+    """Whatever phase of their lives the containers are in."""
+    started = reach_all(pods, ALIVE)
+    with contextlib.ExitStack() as opened, everybody_learns_of_the_loss(started):
+        for pod in started:
+            opened.enter_context(harmed(pod, harm))
 
 
 @requirement("RUNTIME-VM-010", "RUNTIME-VM-016")

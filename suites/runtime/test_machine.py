@@ -14,7 +14,7 @@ from kvtest.census import Ledger
 from kvtest.deadline import Deadline
 from kvtest.errors import RPCError
 from kvtest.runtime.neighbours import undisturbed
-from kvtest.runtime.phases import FOREVER, PATIENCE, everybody_learns_of_the_loss, live_again, reach
+from kvtest.runtime.phases import ALIVE, FOREVER, PATIENCE, everybody_learns_of_the_loss, live_again, reach, reach_all
 from kvtest.runtime.under_way import every_call_ends
 
 BOTH = ("machine first", "shim first")
@@ -33,19 +33,13 @@ def end_machine(pod: Pod, number: signal.Signals = signal.SIGKILL) -> None:
 
 
 @requirement("RUNTIME-VM-001")
-@pytest.mark.parametrize(
-    ("phase", "number"),
-    [
-        *((phase, signal.SIGKILL) for phase in ("created", "running", "exec", "output", "input")),
-        pytest.param("paused", signal.SIGKILL, marks=pytest.mark.capability("runtime-pause")),
-        ("running", signal.SIGTERM),
-    ],
-    ids=lambda value: getattr(value, "name", value),
-)
-def test_everybody_learns_that_a_machine_has_ended(pod: Pod, phase: str, number: signal.Signals) -> None:
-    container = reach(pod, phase)
-    with everybody_learns_of_the_loss(pod, container):
-        end_machine(pod, number)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
+def test_everybody_learns_that_a_machine_has_ended(pods: Pods, number: signal.Signals) -> None:
+    """Whatever phase of their lives the containers are in."""
+    started = reach_all(pods, ALIVE)
+    with everybody_learns_of_the_loss(started):
+        for pod in started:
+            end_machine(pod, number)
 
 
 @requirement("RUNTIME-VM-001")
@@ -115,19 +109,19 @@ def test_nothing_of_a_lost_machine_stays(pod: Pod, census: Ledger) -> None:
 
 @requirement("RUNTIME-VM-005")
 @pytest.mark.parametrize("order", BOTH)
-@pytest.mark.parametrize("phase", ["created", "running", "exec"])
-def test_everything_goes_when_machine_and_shim_die_together(pod: Pod, census: Ledger, phase: str, order: str) -> None:
-    reach(pod, phase)
-    (machine,) = pod.machine
-    pidfd = os.pidfd_open(machine)
-    try:
-        if order == "shim first":
+def test_everything_goes_when_machine_and_shim_die_together(pods: Pods, census: Ledger, order: str) -> None:
+    started = reach_all(pods)
+    for pod in started:
+        (machine,) = pod.machine
+        pidfd = os.pidfd_open(machine)
+        try:
+            if order == "shim first":
+                pod.shim.kill()
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             pod.shim.kill()
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        pod.shim.kill()
-    finally:
-        os.close(pidfd)
-    census.assert_clean(within=pod.profile.cleanup_bound)
+        finally:
+            os.close(pidfd)
+    census.assert_clean(within=started[0].profile.cleanup_bound)
 
 
 @requirement("RUNTIME-VM-006")
