@@ -7,23 +7,29 @@ returns, so that every timeout tells what was awaited, for how long, and the las
 
 from __future__ import annotations
 
+import os
 import time
 
 from kvtest.errors import DeadlineExceededError
+
+SLOWNESS = "_KVTEST_SLOWNESS"
+"""The variable that says how many times longer everything takes on a machine that is emulated; every deadline of a
+process there, and of what it starts, comes as much later."""
+_FACTOR = float(os.environ.get(SLOWNESS, "1"))
 
 
 class Deadline:
     """A moment on the monotonic clock.
 
     Args:
-        seconds: Time from now until the deadline; ``None`` means that it never comes.
+        seconds: Time from now until the deadline, where a machine is not emulated; ``None`` means that it never comes.
     """
 
     __slots__ = ("_end", "_start")
 
     def __init__(self, seconds: float | None) -> None:
         self._start = time.monotonic()
-        self._end = None if seconds is None else self._start + seconds
+        self._end = None if seconds is None else self._start + seconds * _FACTOR
 
     @classmethod
     def of(cls, value: Deadline | float | None) -> Deadline:
@@ -59,8 +65,10 @@ class Deadline:
 
     def within(self, seconds: float) -> Deadline:
         """Return the earlier of this deadline and ``seconds`` from now."""
-        left = self.remaining
-        return Deadline(seconds if left is None else min(seconds, left))
+        earlier = Deadline(seconds)
+        if self._end is not None and earlier._end is not None:
+            earlier._end = min(earlier._end, max(self._end, earlier._start))
+        return earlier
 
     def exceeded(self, awaited: str, evidence: str | None = None) -> DeadlineExceededError:
         """Return the error of whoever gives up waiting.

@@ -10,6 +10,7 @@ from pathlib import Path
 import attrs
 
 from benchmarks.figures import Bench, Figures, figure, seconds
+from kvtest.conformance import Ring
 from kvtest.host.lab import Lab
 from kvtest.host.lab_machine import RECIPE
 from kvtest.image import ImageCache
@@ -43,10 +44,10 @@ def lab_figures(bench: Bench) -> Figures:
             with Lab("lab", mine, None, Path(directory) / str(number)) as lab:
                 ready.append(time.perf_counter() - begin)
                 if number <= FIRST:
-                    _passed(lab.run([TEST], lambda _said: None))
+                    _passed(lab.run([TEST], [], lambda _said: None))
                     first.append(time.perf_counter() - begin)
-        with Lab("lab", mine, None, Path(directory) / "many", agent=True) as lab:
-            took = seconds(lambda: _passed(lab.run(MANY, lambda _said: None)))
+        with Lab("lab", mine, None, Path(directory) / "many", rings=[Ring.TRANSPORT, Ring.AGENT]) as lab:
+            took = seconds(lambda: _passed(lab.run(MANY, [], lambda _said: None)))
         items = len(Results.read(Path(directory) / RESULTS_FILE).tests)
         yield "lab_items_over_vhost_vsock", figure([items], "tests", 40, at_least=True)
         yield "lab_items_took", figure([took], "s", 360)

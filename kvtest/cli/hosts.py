@@ -17,6 +17,7 @@ from kvtest.cli.lab import open_lab
 from kvtest.cli.options import Given
 from kvtest.cli.remote import open_remote
 from kvtest.cli.status import Status, status_of
+from kvtest.conformance import Ring
 from kvtest.errors import HostLostError, KvtestError, UsageError
 from kvtest.host import lab, ssh_address
 from kvtest.host.host import Host
@@ -27,6 +28,7 @@ from kvtest.resources import suites_directory
 from kvtest.settings import LoadedSettings
 
 KINDS = "lab, lab:KERNEL such as lab:6.12, or ssh://[USER@]MACHINE[:PORT]"
+_WITH_AGENT = (Ring.AGENT, Ring.RUNTIME)
 _NAMED = 3  # tests without a result that a message names
 
 
@@ -111,22 +113,28 @@ def _run_on(host: str, loaded: LoadedSettings, given: Given, what: list[str], op
         HostLostError: The host was lost; the results up to then are there.
     """
     scheme = host.partition(":")[0]
-    agent = not what or any(name.removeprefix("suites/").startswith("agent") for name in what)
+    rings = _rings(what)
     results = loaded.settings.results
     machine: Host
     if scheme == lab.SCHEME:
-        machine, flags = open_lab(host, loaded.settings, given, workers, agent=agent)
+        machine, flags = open_lab(host, loaded.settings, given, workers, rings)
     else:
-        machine, flags = open_remote(host, loaded, workers, agent=agent)
+        machine, flags = open_remote(host, loaded, workers, agent=not rings.isdisjoint(_WITH_AGENT))
     with machine, ExitStack() as at_the_end:
         at_the_end.callback(machine.fetch, results)  # also of a run that is stopped
         try:
-            status = machine.run([*what, *flags, *options], _write)
+            status = machine.run(what, [*flags, *options], _write)
         except HostLostError as error:
             at_the_end.pop_all()
             return _ended_early(error, results)
     typer.echo(f"host: {host}, its results are in {results}")
     return status
+
+
+def _rings(what: Sequence[str]) -> set[Ring]:
+    """Return the rings of what the user wants to run."""
+    names = {name.removeprefix("suites/").partition("::")[0].partition("/")[0] for name in what}
+    return {ring for ring in Ring if not names or ring in names}
 
 
 def _ended_early(error: HostLostError, results: Path) -> int:
@@ -139,7 +147,7 @@ def _ended_early(error: HostLostError, results: Path) -> int:
     if not file.exists() or not file.stat().st_size:
         raise HostLostError(f"{error.message}; there are no results yet", hint=error.hint) from error
     read = Results.read(file)
-    missing = _without_result(read)
+    missing = read.missing
     few = ", ".join(missing[:_NAMED]) + (", …" if len(missing) > _NAMED else "")
     lost = HostLostError(
         f"{error.message}; {_tests(len(read.tests))} had ended, whose results are in {results} without artifacts, and "
@@ -150,12 +158,6 @@ def _ended_early(error: HostLostError, results: Path) -> int:
         raise lost from error
     errors.print(f"kvtest: {lost}", markup=False, highlight=False, soft_wrap=True)
     return Status.VIOLATED
-
-
-def _without_result(results: Results) -> Sequence[str]:
-    ended = {test.id for test in results.tests}
-    planned = [test.id for test in results.run.plan.tests if not test.left_out and not test.not_applicable]
-    return [test for test in planned if test not in ended]
 
 
 def _tests(count: int) -> str:

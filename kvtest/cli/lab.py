@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from kvtest.cli.console import progress
 from kvtest.cli.options import Given
-from kvtest.errors import SettingError, UsageError
+from kvtest.conformance import Ring
+from kvtest.errors import UsageError
 from kvtest.host.lab import Lab, kernel_of
 from kvtest.image.recipe import find_kernel
 from kvtest.settings import SETTINGS, Settings
@@ -15,20 +18,23 @@ from kvtest.transport import Transport
 _PASSED_ON = (
     *("guest_kernel", "guest_image", "memory", "cpus"),
     *("boot_timeout", "test_timeout", "census_timeout", "census_ignore"),
+    *("pods", "pods_in_a_row"),
 )
 # What concerns this machine, on which the lab host is one more guest.
 _OURS = ("accelerator", "qemu", "cache", "results", "mirror", "run_directory")
 
 
-def open_lab(host: str, settings: Settings, given: Given, workers: str, *, agent: bool) -> tuple[Lab, list[str]]:
+def open_lab(
+    host: str, settings: Settings, given: Given, workers: str, rings: Collection[Ring]
+) -> tuple[Lab, list[str]]:
     """Start a lab host.
 
     Args:
         host: The host, as the user wrote it.
         settings: The settings of the run.
         given: Those that the user has given.
-        workers: How many workers the user has asked for.
-        agent: Whether guests with an agent are wanted.
+        workers: How many workers the user has asked for; empty if that is left to kvtest there.
+        rings: The rings that are to be run.
 
     Returns:
         The host, and the flags of its run.
@@ -37,8 +43,6 @@ def open_lab(host: str, settings: Settings, given: Given, workers: str, *, agent
         UsageError: There is no such host, or a setting makes no sense there.
         KvtestError: It could not be made, or did not come up.
     """
-    if workers not in ("", "0"):
-        raise SettingError(f"-n {workers}: a lab host runs one test at a time")
     kernel = kernel_of(host)
     for name in (*settings.guest_kernel, *([kernel] if kernel else [])):
         find_kernel(name)  # before anything is built
@@ -53,4 +57,5 @@ def open_lab(host: str, settings: Settings, given: Given, workers: str, *, agent
         if name in _PASSED_ON and value is not None
         for one in (value if isinstance(value, list) else [value])
     ]
-    return Lab(host, settings, kernel, settings.results / "host", progress, agent=agent), flags
+    flags += ["-n", workers] if workers else []
+    return Lab(host, settings, kernel, settings.results / "host", progress, rings=rings), flags

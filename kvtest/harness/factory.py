@@ -95,7 +95,10 @@ class GuestFactory:
         """Which accelerator is used, and why."""
         if self._decision is None:
             with self._progress("choosing an accelerator"):
-                self._decision = decide(self.settings.accelerator, self.qemu, self.image().kernel, self.settings.cache)
+                settings = self.settings
+                self._decision = decide(
+                    settings.accelerator, self.qemu, self.image().kernel, settings.cache, settings.boot_timeout
+                )
         return self._decision
 
     def prepare(self) -> None:

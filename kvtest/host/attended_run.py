@@ -48,7 +48,7 @@ class AttendedRun:
         programs = place / "bin"
         programs.mkdir()
         for name, target in scripts.items():
-            _write_script(programs / name, site, target)
+            write_script(programs / name, sys.executable, site, target)
         environment = {
             name: value
             for name, value in os.environ.items()
@@ -166,10 +166,18 @@ def _children() -> list[int]:
         return [int(word) for word in stream.read().split()]
 
 
-def _write_script(path: Path, site: Path, target: str) -> None:
+def write_script(path: Path, python: str, site: Path, target: str) -> None:
+    """Write a command that kvtest brings.
+
+    Args:
+        path: Where to.
+        python: The path of Python there.
+        site: Where kvtest and what it needs are.
+        target: What it runs: ``module:function``.
+    """
     module, _, function = target.partition(":")
     path.write_text(
-        f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(site)!r})\nfrom {module} import {function}\n"
+        f"#!{python}\nimport sys\nsys.path.insert(0, {str(site)!r})\nfrom {module} import {function}\n"
         f"sys.exit({function}())\n"
     )
     path.chmod(0o755)

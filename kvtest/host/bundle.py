@@ -12,9 +12,15 @@ from typing import Any
 
 from kvtest.cache import Progress, Store, fingerprint, silent
 from kvtest.host import erofs, installed
+from kvtest.host.attended_run import write_script
 
 IMAGE = "bundle.erofs"
-_FORMAT = 3
+PLACE = Path("/lab/site")
+"""Where it is to be mounted."""
+PROGRAMS = "bin"
+"""The directory of it with the commands that kvtest brings."""
+_FORMAT = 4
+_PYTHON = "/usr/bin/python3"
 _KEPT = 3
 _KEPT_SECONDS = 24 * 3600
 
@@ -67,3 +73,6 @@ def _fill(site: Path, packages: list[metadata.Distribution]) -> None:
         (site / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, site / file)
     compileall.compile_dir(site, quiet=2)
+    (site / PROGRAMS).mkdir()
+    for name, target in installed.scripts().items():
+        write_script(site / PROGRAMS / name, _PYTHON, PLACE, target)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from importlib import metadata
 from pathlib import Path
 
 from attrs import frozen
@@ -89,12 +88,6 @@ def of_template(template: Template, portable: str) -> Tree:
     """
     files = json.loads((template.directory / _MANIFEST).read_bytes())["files"]
     return _entry(f"cache/{CARRIED}/{portable}", template.directory, files)
-
-
-def scripts() -> dict[str, str]:
-    """Return the commands that kvtest brings: modules and functions by name."""
-    points = metadata.distribution("kvtest").entry_points
-    return {point.name: point.value for point in points if point.group == "console_scripts"}
 
 
 def needed_libc() -> tuple[int, int]:

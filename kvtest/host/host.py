@@ -14,11 +14,12 @@ class Host(ABC):
     """A host that is up and has all that kvtest needs there; use as a context manager, which ends with it."""
 
     @abstractmethod
-    def run(self, arguments: Sequence[str], said: Callable[[bytes], None]) -> int:
+    def run(self, what: Sequence[str], options: Sequence[str], said: Callable[[bytes], None]) -> int:
         """Run ``kvtest run`` there.
 
         Args:
-            arguments: What comes after ``run``.
+            what: Rings, files or tests of the shipped suites; all rings if empty.
+            options: Its options.
             said: Told what it prints, as it comes.
 
         Returns:

@@ -52,6 +52,12 @@ def files(packages: list[metadata.Distribution]) -> Iterator[tuple[Path, Path]]:
         yield Path(_OURS) / ("" if base == package_directory() else base.name) / path.relative_to(base), path
 
 
+def scripts() -> dict[str, str]:
+    """Return the commands that kvtest brings: modules and functions by name."""
+    points = metadata.distribution(_OURS).entry_points
+    return {point.name: point.value for point in points if point.group == "console_scripts"}
+
+
 def own_files() -> list[tuple[Path, Path]]:
     """Return the files of kvtest itself, each with the directory that it is of."""
     bases = (package_directory(), suites_directory(), recipes_directory())

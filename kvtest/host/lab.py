@@ -7,29 +7,34 @@ are on disks that are plugged in, so that nothing is installed, and no guest boo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from kvtest.accelerator import Accelerator
 from kvtest.cache import Progress, silent
+from kvtest.conformance import Ring
 from kvtest.deadline import Deadline
 from kvtest.errors import GuestError, HostError, HostLostError, KvtestError, UsageError
 from kvtest.host import bundle, lab_guests
 from kvtest.host.archive import unpack
 from kvtest.host.arriving import ArrivingResults
+from kvtest.host.heartbeat import Heartbeat
 from kvtest.host.host import Host
 from kvtest.host.lab_machine import CACHE, SITE, LabMachine
+from kvtest.host.link import SILENCE_SECONDS
 from kvtest.host.relay import Relay
+from kvtest.report import Results, failures, summary_lines
 from kvtest.report.directory import JUNIT_FILE, RESULTS_FILE
 from kvtest.settings import Settings
 from kvtest.transport import Transport
+from kvtest.vm import State
 from kvtest.vm.accelerator import MEMORY, on_another_boot
 
 SCHEME = "lab"
 _RESULTS = "/work/results"
 _ARCHIVE = "/work/results.tar"
-# Everything in a lab takes as much longer as an emulated machine in an emulated machine is slower.
-_REQUEST_TIMEOUT = "120"
+_FETCHING_SECONDS = 300.0
 
 
 def kernel_of(host: str) -> str | None:
@@ -47,6 +52,10 @@ def kernel_of(host: str) -> str | None:
     return kernel or None
 
 
+class _SilentError(HostLostError):
+    """The lab does not answer any more, and its machine has not ended by itself."""
+
+
 class Lab(Host):
     """A lab host, up and ready to run kvtest.
 
@@ -55,7 +64,7 @@ class Lab(Host):
         settings: The settings of the run; the guests in the lab have the same kernels and image.
         kernel: Name of its own kernel; the settings' first guest kernel if ``None``.
         artifacts: Gets its console and logs.
-        agent: Whether guests with an agent are wanted too.
+        rings: The rings that it is to run.
         progress: Told of the steps of making what it needs.
 
     Raises:
@@ -70,18 +79,23 @@ class Lab(Host):
         artifacts: Path,
         progress: Progress = silent,
         *,
-        agent: bool = False,
+        rings: Collection[Ring] = (Ring.TRANSPORT,),
     ) -> None:
         self.name = name
         self._results = settings.results
         site = bundle.ensure(settings.cache, progress)
-        guests = lab_guests.ensure(settings, kernel, site, artifacts, progress, agent=agent)
-        self._machine = LabMachine(settings, kernel, site, guests.disk, artifacts, progress)
+        self._guests = lab_guests.ensure(settings, kernel, site, artifacts, progress, rings=rings)
+        #: Seconds without a sign of life after which it is taken for lost.
+        self.silence = 2 * SILENCE_SECONDS
+        self._clone = functools.partial(LabMachine, settings, kernel, site, self._guests.disk, artifacts, progress)
+        self._open("lab")
+
+    def _open(self, label: str) -> None:
+        self._machine = self._clone(label=label)
         self._guest = self._machine.guest
-        self._accelerator = guests.accelerator
         try:
-            if self._accelerator is Accelerator.KVM:
-                self._use_kvm(guests.memory)
+            if self._guests.accelerator is Accelerator.KVM:
+                self._use_kvm(self._guests.memory)
         except BaseException:
             self.close()
             raise
@@ -93,18 +107,48 @@ class Lab(Host):
         # Guests have run under it, or their templates would not be there: it need not be tried again.
         self._guest.write_file(f"{CACHE}/{MEMORY}", on_another_boot(memory, boot).encode())
 
-    def run(self, arguments: Sequence[str], said: Callable[[bytes], None]) -> int:
+    def run(self, what: Sequence[str], options: Sequence[str], said: Callable[[bytes], None]) -> int:
         """Run ``kvtest run`` in the lab; each result is here as soon as it is there. See :meth:`Host.run`.
 
-        Every line that is said begins with the host's name.
+        Every line that is said begins with the host's name. A lab that does not answer any more, and has not ended, is
+        cloned again, once, and runs what has no result yet; the results say so.
         """
-        command = ["-m", "kvtest", "run", *arguments, "--transport", str(Transport.VHOST_VSOCK), "-v"]
-        command += ["--accelerator", self._accelerator, "--cache", CACHE, "--results", _RESULTS]
-        command += ["--request-timeout", _REQUEST_TIMEOUT, "-n", "0"]
-        name = f"{self.name}: ".encode()
-        relay = Relay(self.name, ["--host", self.name], _RESULTS, self._results, f"{SITE[1:]}/kvtest/suites/")
-        self._brought = 0
         with ArrivingResults(self._results) as results:
+            try:
+                return self._attempt(what, options, said, results)
+            except _SilentError as error:
+                left = self._after(error, what, results, said)
+            status = self._attempt(left, options, said, results)
+        everything = Results.read(self._results / RESULTS_FILE)
+        for line in summary_lines(everything):
+            said(f"{self.name}: {line}\n".encode())
+        return 1 if failures(everything) else status
+
+    def _after(
+        self, error: _SilentError, what: Sequence[str], results: ArrivingResults, said: Callable[[bytes], None]
+    ) -> Sequence[str]:
+        """Clone the lab again, and return what it is to run."""
+        so_far = results.go_on({"cloned_again": error.message})
+        left = what if so_far is None else so_far.missing
+        if so_far is not None and not left:
+            raise error
+        ended = 0 if so_far is None else len(so_far.tests)
+        said(f"{self.name}: {error.message}; it is cloned again, {ended} tests have their results\n".encode())
+        self.close()
+        self._open("lab-again")
+        return left
+
+    def _attempt(
+        self, what: Sequence[str], options: Sequence[str], said: Callable[[bytes], None], results: ArrivingResults
+    ) -> int:
+        told = [f"--transport={Transport.VHOST_VSOCK}", f"--accelerator={self._guests.accelerator}"]
+        command = ["-m", "kvtest", "run", *what, *options, *told]
+        command += [f"--cache={CACHE}", f"--results={_RESULTS}", "-v"]
+        name = f"{self.name}: ".encode()
+        suites = f"{SITE[1:]}/kvtest/suites/"
+        relay = Relay(self.name, ["--host", self.name], _RESULTS, self._results, suites, told)
+        self._brought = 0
+        with Heartbeat(self._guest, self.silence) as heartbeat:
             try:
                 process = self._machine.python(command)
                 for _, data in process.output(Deadline(None)):
@@ -117,7 +161,7 @@ class Lab(Host):
                     said(name + rest + b"\n")
                 self._bring(results, relay)
             except KvtestError as error:
-                raise self._lost(error) from error
+                raise self._lost(error, heartbeat.lost) from error
         return process.code if process.code is not None else 128 + int(process.signal or 0)
 
     def _bring(self, results: ArrivingResults, relay: Relay) -> None:
@@ -137,8 +181,10 @@ class Lab(Host):
             if self._guest.run(["test", "-d", _RESULTS]).code != 0:
                 return
             remove = f"rm -f {RESULTS_FILE} {JUNIT_FILE}"  # ours have the names and paths of this machine
-            self._guest.run(["sh", "-c", f"cd {_RESULTS} && {remove} && tar -cf {_ARCHIVE} ."]).check()
-            brought = self._guest.read_file(_ARCHIVE)
+            self._guest.run(
+                ["sh", "-c", f"cd {_RESULTS} && {remove} && tar -cf {_ARCHIVE} ."], deadline=_FETCHING_SECONDS
+            ).check()
+            brought = self._guest.read_file(_ARCHIVE, _FETCHING_SECONDS)
         except GuestError as error:
             raise HostError(f"the artifacts of {self.name} could not be brought: {error.message}") from error
         except KvtestError as error:
@@ -151,11 +197,12 @@ class Lab(Host):
         except OSError as error:
             raise HostError(f"cannot write artifacts to {directory}: {error.strerror}") from error
 
-    def _lost(self, error: KvtestError) -> HostLostError:
-        reason = self._guest.died or error.message
-        return HostLostError(
-            f"the lab host is lost: {reason}", hint=f"see {self._guest.vm.artifacts}, its console first"
-        )
+    def _lost(self, error: KvtestError, silent: str | None = None) -> HostLostError:
+        hint = f"see {self._guest.vm.artifacts}, its console first"
+        reason = self._guest.died
+        if silent is not None or (reason is None and self._guest.vm.state is not State.DEAD):
+            return _SilentError(f"the lab host is lost: {silent or error.message}", hint=hint)
+        return HostLostError(f"the lab host is lost: {reason or error.message}", hint=hint)
 
     def close(self) -> None:
         """End it."""

@@ -9,9 +9,8 @@ are good for the lab host too, if both have the same QEMU.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,23 +19,24 @@ import attrs
 
 from kvtest.accelerator import Accelerator
 from kvtest.cache import Progress, Store, fingerprint, silent
+from kvtest.conformance import Ring
 from kvtest.control import Process
 from kvtest.deadline import Deadline
-from kvtest.errors import HostError, KvtestError
-from kvtest.harness import GuestFactory, GuestRequest
-from kvtest.harness.factory import AGENT_RECIPE
+from kvtest.errors import DeadlineExceededError, HostError, KvtestError
+from kvtest.harness import GuestFactory
 from kvtest.host import erofs
 from kvtest.host.lab_machine import CACHE, RECIPE, LabMachine
+from kvtest.host.lab_templates import kinds
 from kvtest.settings import SETTINGS, Settings
 from kvtest.transport import Transport
 from kvtest.vm import template
 from kvtest.vm.accelerator import MEMORY
 from kvtest.vm.freeze import compact
-from kvtest.vm.template_cache import FORMAT
+from kvtest.vm.template_cache import FORMAT, template_name
 
 IMAGE = "guests.erofs"
 _WITHOUT_TEMPLATES = "images.erofs"
-_MAKING_SECONDS = 600.0
+_MAKING_SECONDS = 1200.0
 _KEPT = 3
 _KEPT_SECONDS = 24 * 3600
 # What shapes a template.
@@ -65,7 +65,7 @@ def ensure(
     artifacts: Path,
     progress: Progress = silent,
     *,
-    agent: bool,
+    rings: Collection[Ring],
 ) -> LabGuests:
     """Return the guests of a lab host, made if need be.
 
@@ -75,28 +75,23 @@ def ensure(
         site: The disk with kvtest.
         artifacts: Gets the consoles and logs of what is started to make them.
         progress: Told of the steps of making them.
-        agent: Whether guests with an agent are wanted too.
+        rings: The rings that they are for.
 
     Raises:
         KvtestError: They could not be made.
     """
     settings = attrs.evolve(settings, transport=(Transport.VHOST_VSOCK,))
     factory = GuestFactory(settings, artifacts, progress=progress)
-    recipes = [None, AGENT_RECIPE] if agent else [None]
-    requests = [GuestRequest(kernel=name, image=recipe) for name in settings.guest_kernel for recipe in recipes]
-    images = [factory.image(request.kernel, request.image) for request in requests]
+    wanted = kinds(factory, rings)
     lab = factory.image(kernel, RECIPE)
-    qemu = os.stat(factory.qemu.path)
-    key = fingerprint(
-        *(FORMAT, lab.digest, [image.name for image in images], settings.memory, settings.cpus),
-        *(factory.qemu.version, qemu.st_size, qemu.st_mtime_ns, factory.accelerator.accelerator),
-    )
+    key = fingerprint(FORMAT, lab.digest, [(kind.kernel.parent.name, template_name(kind)) for kind in wanted])
 
     def build(target: Path) -> dict[str, Any]:
         store(settings.cache).forget_old(_KEPT, _KEPT_SECONDS)
         tree = target / "tree"
-        for image in images:
-            shutil.copytree(image.kernel.parent, tree / "images" / image.name, dirs_exist_ok=True)
+        # An accelerator is tried with the usual guest's kernel, whether there are such guests or not.
+        for image in {factory.image().kernel.parent, *(kind.kernel.parent for kind in wanted)}:
+            shutil.copytree(image, tree / "images" / image.name)
         templates = tree / "templates"
         templates.mkdir()
         with progress("guests of a lab host"):
@@ -104,12 +99,13 @@ def ensure(
             with closing(
                 LabMachine(settings, kernel, site, target / _WITHOUT_TEMPLATES, artifacts / "making")
             ) as machine:
-                problem = _make(machine, settings, recipes, templates)
+                problem = _make(machine, settings, rings, templates)
                 memory = "" if problem is not None else machine.guest.read_file(f"{CACHE}/{MEMORY}").decode()
             (target / _WITHOUT_TEMPLATES).unlink()
             if problem is not None:
-                for request in requests:
-                    made = factory.template(factory.configuration(request, vsock=False))
+                shutil.rmtree(templates)  # one may have come in part
+                templates.mkdir()
+                for made in map(factory.template, wanted):
                     shutil.copytree(made.directory, templates / made.name)
             erofs.pack(tree, target / IMAGE)
         shutil.rmtree(tree)
@@ -130,14 +126,14 @@ def store(cache: Path) -> Store:
     return Store(cache / "lab-guests")
 
 
-def _make(machine: LabMachine, settings: Settings, recipes: Sequence[str | None], target: Path) -> str | None:
+def _make(machine: LabMachine, settings: Settings, rings: Collection[Ring], target: Path) -> str | None:
     """Make templates under the lab host's KVM; return why there are none, if that is so."""
     if not machine.kvm:
         return "the processor of the lab host has no virtualization"
     flags = {name: SETTINGS[name].render(getattr(settings, name)) for name in _SETTINGS}
     flags |= {"transport": Transport.VHOST_VSOCK, "accelerator": Accelerator.KVM, "cache": CACHE}
     flags |= {"boot_timeout": str(_MAKING_SECONDS)}  # on a busy machine it takes minutes, and the other way hours
-    arguments = ["-m", "kvtest.host.lab_templates", json.dumps(flags), json.dumps(recipes)]
+    arguments = ["-m", "kvtest.host.lab_templates", json.dumps(flags), json.dumps(sorted(rings))]
     try:
         said = _last_line(machine.python(arguments))
         if "problem" in said:
@@ -146,6 +142,8 @@ def _make(machine: LabMachine, settings: Settings, recipes: Sequence[str | None]
             (target / directory.name).mkdir()
             for name in machine.guest.run(["ls", str(directory)]).text.split():
                 _bring(machine, directory / name, target / directory.name / name)
+    except DeadlineExceededError:  # says nothing of the KVM: this machine has too much else to do
+        raise
     except KvtestError as error:
         return error.message
     return None
@@ -161,7 +159,7 @@ def _last_line(process: Process) -> dict[str, Any]:
 
 
 def _bring(machine: LabMachine, source: Path, target: Path) -> None:
-    target.write_bytes(machine.guest.read_file(str(source)))
+    target.write_bytes(machine.guest.read_file(str(source), _MAKING_SECONDS))
     if source.name == template.MEMORY:  # most of it is zeros
         whole = target.with_suffix(".whole")
         target.rename(whole)

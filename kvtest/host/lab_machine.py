@@ -10,9 +10,13 @@ from pathlib import Path
 
 import attrs
 
+from kvtest.accelerator import Accelerator
 from kvtest.cache import Progress, silent, trust
 from kvtest.control import Process
+from kvtest.deadline import SLOWNESS
+from kvtest.guest import early
 from kvtest.harness import Guest, GuestFactory, GuestRequest
+from kvtest.host import bundle
 from kvtest.host.kernel_log import DEVICE, WATCHED
 from kvtest.ownership.use import in_use
 from kvtest.settings import Settings
@@ -20,12 +24,13 @@ from kvtest.vm.q35 import disk_port, plug_disk
 
 RECIPE = "lab"
 CACHE = "/work/cache"
-SITE = "/lab/site"
+SITE = str(bundle.PLACE)
 _PLACES = (SITE, "/lab/guests")  # of the disks
 _QEMU = "/usr/bin/qemu-system-x86_64"  # of the recipe
 _MEMORY = 3072  # MiB: the lab itself takes some 300, and each guest in it up to 300 more
 _CPUS = 1
 _PREPARING_SECONDS = 60.0
+_SLOWNESS = 4  # of an emulated machine, whose guests are run by what is emulated, or emulated once more
 # The processor's flag (proc(5), cpuinfo) of the virtualization that a module needs. TCG has that of AMD, whatever it
 # runs on, so a lab host without KVM below it has KVM all the same.
 _KVM_MODULES = {"svm": "kvm_amd", "vmx": "kvm_intel"}
@@ -41,6 +46,7 @@ class LabMachine:
         guests: The disk with images and templates of guests, which is the beginning of its cache.
         artifacts: Gets its console and logs.
         progress: Told of the steps of making what it needs.
+        label: The beginning of its name.
 
     Attributes:
         guest: The machine.
@@ -58,8 +64,11 @@ class LabMachine:
         guests: Path,
         artifacts: Path,
         progress: Progress = silent,
+        *,
+        label: str = "lab",
     ) -> None:
-        factory = GuestFactory(settings, artifacts, label="lab", progress=progress)
+        factory = GuestFactory(settings, artifacts, label=label, progress=progress)
+        self._slowness = _SLOWNESS if factory.accelerator.accelerator is Accelerator.TCG else 1
         request = GuestRequest(kernel=kernel, image=RECIPE, memory=_MEMORY, cpus=_CPUS, vsock=False)
         self.guest: Guest = factory.start(attrs.evolve(factory.configuration(request), disk_slots=len(_PLACES)))
         try:
@@ -83,6 +92,8 @@ class LabMachine:
             arguments: The arguments of ``python3``.
         """
         environment = {"PYTHONPATH": SITE, "HOME": "/work", "PYTHONUNBUFFERED": "1", WATCHED: str(DEVICE)}
+        environment[SLOWNESS] = str(self._slowness)
+        environment["PATH"] = f"{SITE}/{bundle.PROGRAMS}:{early.ENVIRONMENT['PATH']}"
         command = f"cd /work && exec {shlex.join(['python3', *arguments])} 2>&1"
         return self.guest.control.start_process(["sh", "-c", command], environment=environment)
 

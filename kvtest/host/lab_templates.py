@@ -1,28 +1,48 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes templates of guests under a lab host's KVM; runs in the lab.
 
-``python3 -m kvtest.host.lab_templates SETTINGS RECIPES`` takes two JSON documents and prints a third.
+``python3 -m kvtest.host.lab_templates SETTINGS RINGS`` takes two JSON documents and prints a third.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
+from kvtest.conformance.requirements import Ring
 from kvtest.errors import KvtestError
 from kvtest.harness import GuestFactory, GuestRequest
+from kvtest.harness.factory import AGENT_RECIPE
+from kvtest.runtime.reference import preparation
 from kvtest.settings import load
+from kvtest.vm import Configuration
+
+
+def kinds(factory: GuestFactory, rings: Collection[Ring]) -> list[Configuration]:
+    """Return the kinds of guests that a run in a lab host has.
+
+    Args:
+        factory: Makes them.
+        rings: The rings that are run.
+    """
+    recipes: list[str | None] = [] if set(rings) == {Ring.RUNTIME} else [None]  # it takes minutes to make one
+    recipes += [AGENT_RECIPE] if Ring.AGENT in rings else []
+    requests = [
+        GuestRequest(kernel=kernel, image=recipe) for kernel in factory.settings.guest_kernel for recipe in recipes
+    ]
+    found = [factory.configuration(request, vsock=False) for request in requests]
+    return [*found, *([preparation.configuration(factory)] if Ring.RUNTIME in rings else [])]
 
 
 def main() -> None:
     """Print ``made``, the directories of the templates, or ``problem``, why there are none, in one line of JSON."""
-    flags, recipes = map(json.loads, sys.argv[1:])
+    flags, rings = map(json.loads, sys.argv[1:])
     settings = load(flags, {}, {}, Path("/work")).settings
     factory = GuestFactory(settings, Path("/work/making"))
     try:
-        requests = [GuestRequest(kernel=kernel, image=recipe) for kernel in settings.guest_kernel for recipe in recipes]
-        templates = [factory.template(factory.configuration(request, vsock=False)) for request in requests]
+        templates = [factory.template(kind) for kind in kinds(factory, set(map(Ring, rings)))]
         said: dict[str, object] = {"made": [str(template.directory) for template in templates]}
     except KvtestError as error:
         said = {"problem": error.message}

@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 _REPRODUCE = "reproduce: kvtest run "
 
@@ -22,14 +23,18 @@ class Relay:
         theirs: The results directory there.
         ours: The results directory here.
         suites: The end of the directory of the suites there.
+        without: What the run there was told besides by us, which the command that repeats a test here has not.
     """
 
-    def __init__(self, host: str, flags: Sequence[str], theirs: str, ours: Path, suites: str) -> None:
+    def __init__(
+        self, host: str, flags: Sequence[str], theirs: str, ours: Path, suites: str, without: Sequence[str] = ()
+    ) -> None:
         self._host = host
-        self._suites = re.compile(rb"[\w./~+-]*/" + re.escape(suites.encode()))
+        self._suites = re.compile(r"[\w./~+-]*/" + re.escape(suites))
         self._words = {
             theirs: str(ours),
             _REPRODUCE: f"{_REPRODUCE}{shlex.join(flags)} ",
+            **{f" {flag}": "" for flag in without},
         }
         self._rest = b""
 
@@ -37,32 +42,41 @@ class Relay:
         """Yield the lines that are complete with some more output; each with its line feed."""
         *lines, self._rest = (self._rest + said).split(b"\n")
         for line in lines:
-            yield self._in_ours(line) + b"\n"
+            yield self._said(line) + b"\n"
 
     def rest(self) -> bytes:
         """Return the last line if it was left without a line feed."""
         rest, self._rest = self._rest, b""
-        return self._in_ours(rest)
+        return self._said(rest)
+
+    def _said(self, line: bytes) -> bytes:
+        return self._in_ours(line.decode(errors="surrogateescape")).encode(errors="surrogateescape")
 
     def results(self, lines: bytes) -> bytes:
-        """Return lines of a results file with our words; that of the run says where and by which command it was."""
+        """Return whole lines of a results file with our words; that of the run says where and by which command."""
+        return b"".join(json.dumps(self._result(json.loads(line))).encode() + b"\n" for line in lines.splitlines())
+
+    def _result(self, table: Any) -> Any:
+        told = self._translated(table)
+        if isinstance(told, dict) and told.get("kind") == "run":
+            properties = {**told.get("properties", {}), "host": self._host}
+            return {**told, "command": shlex.join(sys.argv), "properties": properties}
+        return told
+
+    def _translated(self, value: Any) -> Any:
+        r"""Return what JSON has become, with our words in all of its texts.
+
+        Not by replacing bytes: the ``n`` of a line feed's ``\n`` would be taken for the beginning of a path.
+        """
+        if isinstance(value, str):
+            return self._in_ours(value)
+        if isinstance(value, list):
+            return [self._translated(one) for one in value]
+        if isinstance(value, dict):
+            return {name: self._translated(one) for name, one in value.items()}
+        return value
+
+    def _in_ours(self, text: str) -> str:
         for there, here in self._words.items():
-            lines = lines.replace(_escaped(there), _escaped(here))
-        lines = self._suites.sub(b"suites/", lines)
-        first, feed, others = lines.partition(b"\n")
-        table = json.loads(first) if feed else None
-        if not isinstance(table, dict) or table.get("kind") != "run":
-            return lines
-        properties = {**table.get("properties", {}), "host": self._host}
-        own = {**table, "command": shlex.join(sys.argv), "properties": properties}
-        return json.dumps(own).encode() + feed + others
-
-    def _in_ours(self, line: bytes) -> bytes:
-        for there, here in self._words.items():
-            line = line.replace(there.encode(), here.encode())
-        return self._suites.sub(b"suites/", line)
-
-
-def _escaped(text: str) -> bytes:
-    """Return text as it is within a string of JSON."""
-    return json.dumps(text)[1:-1].encode()
+            text = text.replace(there, here)
+        return self._suites.sub("suites/", text)

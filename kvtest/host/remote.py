@@ -18,7 +18,7 @@ from pathlib import Path
 
 from kvtest.cache import Progress, silent
 from kvtest.errors import HostError, HostLostError
-from kvtest.host import cargo, reception
+from kvtest.host import cargo, installed, reception
 from kvtest.host.archive import unpack
 from kvtest.host.arriving import ArrivingResults
 from kvtest.host.frames import Header
@@ -113,16 +113,22 @@ class RemoteHost(Host):
 
     # --- The run
 
-    def run(self, arguments: Sequence[str], said: Callable[[bytes], None]) -> int:
+    def run(self, what: Sequence[str], options: Sequence[str], said: Callable[[bytes], None]) -> int:
         """Run ``kvtest run`` there; each result is here as soon as it is there. See :meth:`Host.run`.
 
         Every line that is said begins with the machine's name. Ctrl-C ends the run in order, as it does here; a second
         one ends us at once, which the other machine notices.
         """
-        words = ["run", *arguments, f"--cache={self.there.base}/cache", f"--results={_RESULTS}", "-v"]
+        words = ["run", *what, *options, f"--cache={self.there.base}/cache", f"--results={_RESULTS}", "-v"]
         name = self.address.machine.encode() + b": "
         columns = max(_NARROWEST, shutil.get_terminal_size().columns - len(name))
-        header = {"run": words, "site": self._site, "results": _RESULTS, "scripts": cargo.scripts(), "columns": columns}
+        header = {
+            "run": words,
+            "site": self._site,
+            "results": _RESULTS,
+            "scripts": installed.scripts(),
+            "columns": columns,
+        }
         directory = self._ask(header, awaited="started")["started"]
         theirs, suites = f"{directory}/{_RESULTS}", f"{self._site}/kvtest/suites/"
         relay = Relay(self.address.text, self.address.flags, theirs, self._results, suites)

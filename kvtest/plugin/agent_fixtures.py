@@ -50,13 +50,11 @@ def endpoint(request: pytest.FixtureRequest, artifacts: Path, guest_kernel: str)
 
 
 def _address(guest: Guest, transport: Transport) -> AgentAddress:
-    from kvtest.runtime.agent_address import HybridAddress, SerialAddress, VsockAddress
+    from kvtest.runtime.agent_address import SerialAddress, in_machine
 
     if transport is Transport.VIRTIO_SERIAL:
         return SerialAddress(str(guest.serial_ports[0].path))
-    if transport is Transport.VHOST_VSOCK:
-        return VsockAddress(guest.cid, PORT)
-    return HybridAddress(str(guest.vm.hybrid_path), PORT)
+    return in_machine(guest.vm, PORT)
 
 
 @contextlib.contextmanager

@@ -130,6 +130,13 @@ class Results:
         last = max((test.start + test.duration for test in self.tests), default=self.run.start)
         return max(0.0, (last if self.end is None else self.end) - self.run.start)
 
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The IDs of the tests that were to be run, and of which nothing is known."""
+        ended = {test.id for test in self.tests}
+        planned = (test.id for test in self.run.plan.tests if not test.left_out and not test.not_applicable)
+        return tuple(test for test in planned if test not in ended)
+
     def count(self) -> Mapping[Outcome, int]:
         """Return how many tests ended in which way; every outcome is there."""
         counted = Counter(test.outcome for test in self.tests)

@@ -8,10 +8,15 @@ the abstract name space); ``serial`` is the host socket of a virtio-serial port.
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
 from kvtest.errors import UsageError, suggestion
+from kvtest.transport import Transport
+
+if TYPE_CHECKING:
+    from kvtest.vm import VM
 
 _FORMS = {
     "vsock": "vsock://CID:PORT",
@@ -84,6 +89,18 @@ class SerialAddress:
 
 
 AgentAddress = VsockAddress | HybridAddress | UnixAddress | SerialAddress
+
+
+def in_machine(vm: VM, port: int) -> VsockAddress | HybridAddress:
+    """Return a port of a machine's vsock, whichever serves that: the host's kernel or our device.
+
+    Args:
+        vm: The machine; it has been launched.
+        port: The port.
+    """
+    if Transport.VHOST_VSOCK in vm.configuration.transports:
+        return VsockAddress(vm.cid, port)
+    return HybridAddress(str(vm.hybrid_path), port)
 
 
 def parse_address(text: str) -> AgentAddress:

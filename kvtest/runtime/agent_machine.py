@@ -14,7 +14,7 @@ from kvtest.harness.running import HEALTH_SECONDS
 from kvtest.image.whole_guest import WholeGuest
 from kvtest.rpc.client import Client
 from kvtest.runtime.agent import Agent, AgentEndpoint
-from kvtest.runtime.agent_address import HybridAddress, SerialAddress, VsockAddress
+from kvtest.runtime.agent_address import SerialAddress, in_machine
 from kvtest.runtime.agent_dial import dial
 from kvtest.runtime.agent_place import AgentPlace, agent_place
 from kvtest.runtime.agent_root import provide_root
@@ -170,8 +170,7 @@ def _boot(vm: VM, timeout: float) -> AgentEndpoint:
     found: list[AgentEndpoint] = []
 
     def answered(vm: VM, deadline: Deadline) -> None:
-        kernel = Transport.VHOST_VSOCK in vm.configuration.transports
-        address = VsockAddress(vm.cid, PORT) if kernel else HybridAddress(str(vm.hybrid_path), PORT)
+        address = in_machine(vm, PORT)
         endpoint = AgentEndpoint(address, timeout)
         stream = dial(address, deadline, _End(vm))
         vm.note("agent has taken a connection")

@@ -45,7 +45,9 @@ class Decision:
     reason: str
 
 
-def decide(choice: AcceleratorChoice, qemu: QEMU, kernel: Path, cache: Path) -> Decision:
+def decide(
+    choice: AcceleratorChoice, qemu: QEMU, kernel: Path, cache: Path, patience: float = _PROBE_SECONDS
+) -> Decision:
     """Return the accelerator to use.
 
     Args:
@@ -53,13 +55,16 @@ def decide(choice: AcceleratorChoice, qemu: QEMU, kernel: Path, cache: Path) -> 
         qemu: The QEMU to use.
         kernel: A kernel image to try.
         cache: The cache directory, which keeps the answer per boot of the host.
+        patience: Seconds that a guest gets to run under a KVM that was asked for: one that is emulated itself, on a
+            busy machine, takes longer than anybody would wait who has not asked for it.
 
     Raises:
         AcceleratorError: ``kvm`` was asked for and cannot run a guest; the reason is in the message.
     """
     if choice is AcceleratorChoice.TCG:
         return Decision(Accelerator.TCG, "asked for")
-    problem = _remembered_problem(qemu, kernel, cache)
+    seconds = patience if choice is AcceleratorChoice.KVM else _PROBE_SECONDS
+    problem = _remembered_problem(qemu, kernel, cache, seconds)
     if choice is AcceleratorChoice.KVM:
         if problem:
             raise AcceleratorError(f"KVM cannot run a guest here: {problem}", hint="use accelerator=auto or tcg")
@@ -69,7 +74,7 @@ def decide(choice: AcceleratorChoice, qemu: QEMU, kernel: Path, cache: Path) -> 
     return Decision(Accelerator.KVM, "a probe guest ran")
 
 
-def _remembered_problem(qemu: QEMU, kernel: Path, cache: Path) -> str | None:
+def _remembered_problem(qemu: QEMU, kernel: Path, cache: Path, seconds: float) -> str | None:
     problem = _device_problem()
     if problem is not None:  # cheap to find, and cured without a reboot (chmod, modprobe): never remembered
         return problem
@@ -83,7 +88,7 @@ def _remembered_problem(qemu: QEMU, kernel: Path, cache: Path) -> str | None:
             return found
     except (OSError, ValueError, KeyError, TypeError):
         pass  # none yet, or not ours: probe again and write it anew
-    problem = probe(qemu, kernel, Accelerator.KVM, Deadline(_PROBE_SECONDS))
+    problem = probe(qemu, kernel, Accelerator.KVM, Deadline(seconds))
     with contextlib.suppress(OSError):  # an answer that cannot be kept is asked for again
         cache.mkdir(parents=True, exist_ok=True)
         write_atomically(memory, json.dumps({"key": key, "problem": problem}))

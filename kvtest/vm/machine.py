@@ -295,7 +295,7 @@ class VM:
     def _plug_vsock(self, deadline: Deadline) -> None:
         monitor = self._monitor = self._open_monitor(deadline)
         kernel = Transport.VHOST_VSOCK in self.configuration.transports
-        plug = plug_kernel_vsock(self.cid, self._vhost_descriptor) if kernel else plug_vsock(self.directory)
+        plug = plug_kernel_vsock(self._vhost_descriptor) if kernel else plug_vsock(self.directory)
         for command, arguments in plug:
             monitor.execute(command, arguments, deadline)
         self.note("vsock device plugged in")

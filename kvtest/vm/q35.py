@@ -69,20 +69,20 @@ def command_line(
     # A machine that is restored has the devices that were frozen; no vsock is among them, so it is plugged in.
     if VSOCKS & configuration.transports and isinstance(start, ColdBoot):
         groups.append(_vsock(directory) if reserved is None else _kernel_vsock(reserved))
+    elif reserved is not None:
+        groups.append(_address(reserved))
     if Transport.VIRTIO_SERIAL in configuration.transports:
         groups.append(_serial(configuration, directory))
     return CommandLine(configuration.qemu.path, tuple(groups))
 
 
-def plug_kernel_vsock(cid: int, descriptor: int) -> list[tuple[str, dict[str, object]]]:
+def plug_kernel_vsock(descriptor: int) -> list[tuple[str, dict[str, object]]]:
     """Return the QMP commands that plug the host kernel's vsock device into a running machine.
 
     Args:
-        cid: Its reserved address.
-        descriptor: What holds it, as QEMU has inherited it.
+        descriptor: What holds its address, as QEMU has inherited it.
     """
-    device = {"driver": _KERNEL_DEVICE, "id": "vsock", "guest-cid": cid, "vhostfd": str(descriptor), "bus": _SLOT}
-    return [("device_add", dict(device))]
+    return [("device_add", {"driver": _KERNEL_DEVICE, "id": "vsock", "vhostfd": str(descriptor), "bus": _SLOT})]
 
 
 def plug_vsock(directory: Path) -> list[tuple[str, dict[str, object]]]:
@@ -251,6 +251,11 @@ def _vsock(directory: Path) -> Group:
 def _kernel_vsock(reserved: ReservedCid) -> Group:
     device = option("device", _KERNEL_DEVICE, guest_cid=reserved.cid, vhostfd=reserved.descriptor)
     return Group("vsock", (device,))
+
+
+def _address(reserved: ReservedCid) -> Group:
+    """Return the option with the address of a vsock device that is plugged in later: it tells a machine from others."""
+    return Group("vsock", (Option("global", "", {f"{_KERNEL_DEVICE}.guest-cid": reserved.cid}),))
 
 
 def _serial(configuration: Configuration, directory: Path) -> Group:

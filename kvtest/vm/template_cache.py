@@ -230,7 +230,7 @@ def _make(configuration: Configuration, target: Path, artifacts: Path, name: str
     with VM(configuration, artifacts, name, ColdBoot(memory)) as vm:
         # What every clone does first is done once here, so that its memory is as warm as can be.
         vm.control.run(["true"])
-        vm.control.zero_free_memory()
+        vm.control.zero_free_memory(configuration.boot_timeout)  # of a large guest that takes as long as its boot
         vm.control.settle()
         vm.control.expect_personalize()
         vm.control.personalize(name)

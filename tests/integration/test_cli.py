@@ -101,7 +101,6 @@ def test_one_test_of_the_shipped_suites_from_anywhere(settings: Settings, tmp_pa
         (["run", "--host", "lob"], "'lob' is no host"),
         (["run", "--host", ","], "no host is named"),
         (["run", "--host", "lab", "test_unrelated.py"], "lab has no test_unrelated.py"),
-        (["run", "--host", "lab", "-n", "2"], "-n 2: a lab host runs one test at a time"),
         (["run", "--host", "lab", "--runtime", "runc"], "--runtime is not for runs in a lab host"),
         (["run", "--host", "lab", "--transport", "virtio-serial"], "a lab host is there for vhost-vsock"),
         (["run", "--host", "lab:6.99"], "unknown guest kernel '6.99'"),

@@ -83,7 +83,7 @@ def test_a_program_with_libraries_of_this_machine_is_run_with_them(boot_with: Bo
 def test_a_program_that_never_listens(boot_with: Boot, tmp_path: Path) -> None:
     path = program(tmp_path / "idler", "#!/bin/sh\necho 'thinking'\nexec sleep 1000\n")
     message = failure(boot_with, path)
-    assert f"{path} did not listen on vsock port 1024 within 30 s" in message
+    assert f"{path} did not listen on vsock port 1024 within " in message
     assert "| thinking" in message
 
 

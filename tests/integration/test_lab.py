@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ import pytest
 
 from kvtest.accelerator import Accelerator
 from kvtest.cache import Store
+from kvtest.conformance import Ring
 from kvtest.errors import HostError, UsageError
 from kvtest.harness import GuestFactory, GuestRequest
 from kvtest.host import bundle, lab_guests, lab_machine
@@ -58,7 +60,7 @@ def test_without_a_kvm_of_its_own_the_guests_are_emulated(
     site = bundle.ensure(settings.cache)
     with tempfile.TemporaryDirectory() as directory:
         monkeypatch.setattr(lab_guests, "store", lambda _cache: Store(Path(directory)))
-        guests = lab_guests.ensure(settings, None, site, tmp_path / "host", agent=False)
+        guests = lab_guests.ensure(settings, None, site, tmp_path / "host", rings=[Ring.TRANSPORT])
         assert (guests.accelerator, guests.memory) == (Accelerator.TCG, "")
         (entry,) = Path(directory).glob("guests-*/manifest.json")
         problem = "there is no /dev/kvm" if module else "the processor of the lab host has no virtualization"
@@ -84,7 +86,7 @@ def test_a_lab_that_dies_is_a_message_with_its_console(lab: Lab, tmp_path: Path)
             lab._guest.vm.kill()
 
     with pytest.raises(HostError, match="the lab host is lost: ") as lost:
-        lab.run(["suites/transport/test_vsock_directions.py"], kill)
+        lab.run(["suites/transport/test_vsock_directions.py"], [], kill)
     assert all(line.startswith(b"lab: ") for line in said)
     left = Results.read(tmp_path / "results.jsonl")
     assert {test.outcome for test in left.tests} == {Outcome.PASSED}
@@ -94,6 +96,31 @@ def test_a_lab_that_dies_is_a_message_with_its_console(lab: Lab, tmp_path: Path)
     assert "host/lab-1" in (lost.value.hint or "")
     with pytest.raises(HostError, match="the lab host is lost: "):
         lab.fetch(tmp_path)
+
+
+def test_a_lab_that_falls_silent_is_cloned_again_and_goes_on(lab: Lab, tmp_path: Path) -> None:
+    lab.silence = 20.0
+    said: list[bytes] = []
+    stopped: list[int] = []
+
+    def stop(data: bytes) -> None:
+        said.append(data)
+        if b" PASSED" in data and not stopped:
+            stopped.append(lab._guest.vm.process.pid)
+            os.kill(stopped[0], signal.SIGSTOP)
+
+    assert lab.run([CHOSEN[0]], ["-k", "connects"], stop) == 0
+    assert any(b"it has said nothing for 20 s; it is cloned again, " in line for line in said)
+    everything = Results.read(tmp_path / "results.jsonl")
+    assert {test.outcome for test in everything.tests} == {Outcome.PASSED}
+    assert everything.complete
+    assert not everything.missing
+    assert "it has said nothing" in everything.run.properties["cloned_again"]
+    assert "it has said nothing" in (tmp_path / "junit.xml").read_text()
+    assert said[-1].startswith(f"lab: {len(everything.tests)} passed in ".encode())
+    assert (tmp_path / "host/lab-1").is_dir()
+    assert (tmp_path / "host/lab-again-1").is_dir()
+    assert not Path(f"/proc/{stopped[0]}").exists()
 
 
 @pytest.mark.parametrize(("host", "kernel"), [("lab", None), ("lab:6.1", "6.1"), ("lab:path:/boot", "path:/boot")])

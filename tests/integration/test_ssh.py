@@ -228,7 +228,7 @@ def test_both_ends_notice_silence(machine: Machine, tmp_path: Path) -> None:
     with RemoteHost(address, tmp_path, silence=4.0) as host:
         host.bring([cargo.site()])
         with pytest.raises(HostLostError, match=r"it has said nothing for 4 s"):
-            host.run(["transport", "--accelerator=tcg"], stop)
+            host.run(["transport"], ["--accelerator=tcg"], stop)
         assert not patience[0].expired
     assert machine.processes_end(besides=stopped), "the run goes on with nobody who listens"
     for pid in stopped:

@@ -15,7 +15,7 @@ from pathlib import Path
 from kvtest.deadline import Deadline
 from kvtest.errors import HostError, KvtestError
 from kvtest.runtime.agent import Agent, AgentEndpoint
-from kvtest.runtime.agent_address import HybridAddress
+from kvtest.runtime.agent_address import in_machine
 from kvtest.runtime.reference.handover import handed_over
 from kvtest.runtime.reference.pod import PodDirectory
 from kvtest.vm.machine import VM
@@ -95,7 +95,7 @@ class Machine:
             self._vm = _launch(self._directory.path, f"pod-{self._pod}-1")
             self._vm.boot()
             self._directory.note_machine(self._vm.process.pid)
-            endpoint = AgentEndpoint(HybridAddress(str(self._vm.hybrid_path), _PORT))
+            endpoint = AgentEndpoint(in_machine(self._vm, _PORT))
             self._agent = endpoint.connect(Deadline(_PATIENCE), self._look.set)
             for watch in (self._watch_process, self._watch_health):
                 threading.Thread(target=watch, name=watch.__name__, daemon=True).start()

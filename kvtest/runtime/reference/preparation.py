@@ -14,12 +14,16 @@ from kvtest.harness import GuestFactory, GuestRequest
 from kvtest.harness.factory import AGENT_RECIPE
 from kvtest.ownership import RunDirectory, run_directory
 from kvtest.runtime.installation import Installation
+from kvtest.runtime.profile import VirtualMachine
 from kvtest.runtime.reference.handover import hand_over
 from kvtest.runtime.reference.machine import DISKS
 from kvtest.settings import load
 from kvtest.transport import Transport
 from kvtest.vm import Configuration
 from kvtest.vm.template import Template
+
+_CONSOLE_PORT = 1026
+_CID = r"guest-cid=(?P<cid>[0-9]+)"  # of QEMU's command line
 
 
 def configuration(factory: GuestFactory) -> Configuration:
@@ -28,8 +32,10 @@ def configuration(factory: GuestFactory) -> Configuration:
     Args:
         factory: Makes guests.
     """
+    kernel = Transport.VHOST_VSOCK in factory.settings.transport
+    over = Transport.VHOST_VSOCK if kernel else Transport.VHOST_USER_VSOCK
     found = factory.configuration(GuestRequest(image=AGENT_RECIPE), vsock=True)
-    return attrs.evolve(found, empty_disks=DISKS, transports=frozenset((Transport.VHOST_USER_VSOCK,)))
+    return attrs.evolve(found, empty_disks=DISKS, transports=frozenset((over,)))
 
 
 @contextlib.contextmanager
@@ -51,8 +57,17 @@ def prepared(installation: Installation, factory: GuestFactory) -> Iterator[Inst
             profile,
             environment={**profile.environment, **told},
             owns=(*profile.owns, str(directory.path / run_directory.PATTERN)),
+            vm=profile.vm if Transport.VHOST_USER_VSOCK in found.transports else _over_the_kernel(profile.vm),
         )
         yield attrs.evolve(installation, profile=profile)
+
+
+def _over_the_kernel(vm: VirtualMachine | None) -> VirtualMachine | None:
+    """Return how a machine is found whose vsock is the host kernel's: there its console has another address."""
+    if vm is None or vm.console is None:
+        return vm
+    console = attrs.evolve(vm.console, found=_CID, address=f"vsock://{{cid}}:{_CONSOLE_PORT}")
+    return attrs.evolve(vm, console=console)
 
 
 def find_out(artifacts: Path) -> tuple[Configuration, Template]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kvtest.host import cargo
+from kvtest.host import cargo, installed
 
 
 def test_kvtest_and_what_it_is_built_on_are_carried() -> None:
@@ -18,7 +18,7 @@ def test_kvtest_and_what_it_is_built_on_are_carried() -> None:
     assert any(name.endswith(".dist-info/entry_points.txt") for name in tree.files)
     assert not any(name.startswith("paramiko/") or "__pycache__" in name for name in tree.files)
     assert cargo.site().place == tree.place
-    assert cargo.scripts()["kvtest"] == "kvtest.cli:main"
+    assert installed.scripts()["kvtest"] == "kvtest.cli:main"
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"x" * (1 << 20)])

@@ -42,3 +42,17 @@ def test_results_say_which_host_it_was(relay: Relay) -> None:
     assert json.loads(first)["command"] != "there"
     details = json.loads(second)["details"]
     assert details == f"see {HERE}/x, reproduce: kvtest run --host=ssh://me@lab7 '--ssh-key=/keys/my key' y"
+
+
+def test_texts_stay_whole_around_what_is_replaced(relay: Relay) -> None:
+    text = (
+        'first\n/sites/0123/kvtest/suites/a.py:25: in x\n\tsites/0123/kvtest/suites/b.py "é/sites/0123/kvtest/suites/"'
+    )
+    (line,) = relay.results(json.dumps({"kind": "test", "details": text}).encode() + b"\n").splitlines()
+    assert json.loads(line)["details"] == 'first\nsuites/a.py:25: in x\n\tsites/0123/kvtest/suites/b.py "suites/"'
+
+
+def test_a_repeated_test_is_not_told_what_only_its_host_was() -> None:
+    relay = Relay("lab", ["--host", "lab"], THERE, HERE, "lab/site/kvtest/suites/", ["--accelerator=kvm"])
+    (line,) = relay.lines(b"reproduce: kvtest run suites/a.py::b --memory=512 --accelerator=kvm\n")
+    assert line == b"reproduce: kvtest run --host lab suites/a.py::b --memory=512\n"
