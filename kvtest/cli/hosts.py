@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,23 +13,24 @@ from pathlib import Path
 import attrs
 import typer
 
+from kvtest.cli.belongings import refuse_files, rings_of, shipped
 from kvtest.cli.console import errors
 from kvtest.cli.lab import open_lab
 from kvtest.cli.options import Given
 from kvtest.cli.remote import open_remote
 from kvtest.cli.status import Status, status_of
-from kvtest.conformance import Ring
-from kvtest.errors import HostLostError, KvtestError, UsageError
+from kvtest.errors import HostLostError, KvtestError, UnknownNameError, UsageError
 from kvtest.host import lab, ssh_address
 from kvtest.host.host import Host
+from kvtest.host.lab_machine import MEMORY
+from kvtest.host.memory import require_memory
+from kvtest.image.recipe import load_kernels
 from kvtest.report import ResultLog, Results, failures, summary_lines, write_junit
-from kvtest.report.directory import HOSTS, JUNIT_FILE, RESULTS_FILE
+from kvtest.report.directory import HOSTS, JUNIT_FILE, MISSING_FILE, RESULTS_FILE
 from kvtest.report.merge import merge
-from kvtest.resources import suites_directory
 from kvtest.settings import LoadedSettings
 
 KINDS = "lab, lab:KERNEL such as lab:6.12, or ssh://[USER@]MACHINE[:PORT]"
-_WITH_AGENT = (Ring.AGENT, Ring.RUNTIME)
 _NAMED = 3  # tests without a result that a message names
 
 
@@ -97,11 +99,16 @@ def _report_all(directories: Mapping[str, Path], target: Path) -> None:
 
 
 def _check(host: str, what: list[str]) -> None:
-    if host.partition(":")[0] not in (lab.SCHEME, ssh_address.SCHEME):
+    scheme = host.partition(":")[0]
+    if scheme not in (lab.SCHEME, ssh_address.SCHEME):
         raise UsageError(f"{host!r} is no host", hint=KINDS)
+    kernel = lab.kernel_of(host) if scheme == lab.SCHEME else None
+    if kernel is not None and not kernel.startswith("path:") and kernel not in load_kernels():
+        raise UnknownNameError("kernel of a lab host", kernel, load_kernels())
     for name in what:
-        if not (suites_directory() / name.partition("::")[0].removeprefix("suites/")).exists():
-            raise UsageError(f"{host} has no {name}", hint="it has the shipped suites: rings, or paths in suites/")
+        if scheme == lab.SCHEME and shipped(name) is None:
+            hint = "it has the shipped suites: rings, or paths in suites/; --host ssh://… is brought tests of your own"
+            raise UsageError(f"{host} has no {name}", hint=hint)
 
 
 def _run_on(host: str, loaded: LoadedSettings, given: Given, what: list[str], options: list[str], workers: str) -> int:
@@ -113,28 +120,24 @@ def _run_on(host: str, loaded: LoadedSettings, given: Given, what: list[str], op
         HostLostError: The host was lost; the results up to then are there.
     """
     scheme = host.partition(":")[0]
-    rings = _rings(what)
     results = loaded.settings.results
     machine: Host
     if scheme == lab.SCHEME:
-        machine, flags = open_lab(host, loaded.settings, given, workers, rings)
+        refuse_files(host, loaded)
+        require_memory(MEMORY, "a lab host")
+        there = [known for name in what if (known := shipped(name)) is not None]
+        machine, flags = open_lab(host, loaded.settings, given, workers, rings_of(what))
     else:
-        machine, flags = open_remote(host, loaded, workers, agent=not rings.isdisjoint(_WITH_AGENT))
+        machine, there, flags = open_remote(host, loaded, what, workers)
     with machine, ExitStack() as at_the_end:
         at_the_end.callback(machine.fetch, results)  # also of a run that is stopped
         try:
-            status = machine.run(what, [*flags, *options], _write)
+            status = machine.run(there, [*flags, *options], _write)
         except HostLostError as error:
             at_the_end.pop_all()
             return _ended_early(error, results)
     typer.echo(f"host: {host}, its results are in {results}")
     return status
-
-
-def _rings(what: Sequence[str]) -> set[Ring]:
-    """Return the rings of what the user wants to run."""
-    names = {name.removeprefix("suites/").partition("::")[0].partition("/")[0] for name in what}
-    return {ring for ring in Ring if not names or ring in names}
 
 
 def _ended_early(error: HostLostError, results: Path) -> int:
@@ -147,17 +150,33 @@ def _ended_early(error: HostLostError, results: Path) -> int:
     if not file.exists() or not file.stat().st_size:
         raise HostLostError(f"{error.message}; there are no results yet", hint=error.hint) from error
     read = Results.read(file)
-    missing = read.missing
-    few = ", ".join(missing[:_NAMED]) + (", …" if len(missing) > _NAMED else "")
+    without_artifacts = _without_artifacts(read)
+    _list_missing(results / MISSING_FILE, read.missing, without_artifacts)
+    few = ", ".join(read.missing[:_NAMED]) + (", …" if len(read.missing) > _NAMED else "")
     lost = HostLostError(
-        f"{error.message}; {_tests(len(read.tests))} had ended, whose results are in {results} without artifacts, and "
-        f"{_tests(len(missing))} had not: {few or 'none is known'}",
-        hint=f"{error.hint}; `kvtest report {results}` shows which requirements are not tested",
+        f"{error.message}; {_tests(len(read.tests))} had ended, whose results are in {results}, without the artifacts "
+        f"of {len(without_artifacts)} of them, and {_tests(len(read.missing))} had not: {few or 'none is known'}",
+        hint=f"{error.hint}; {results / MISSING_FILE} lists all that is missing, and "
+        f"`kvtest report {results}` shows which requirements are not tested",
     )
     if not failures(read):
         raise lost from error
     errors.print(f"kvtest: {lost}", markup=False, highlight=False, soft_wrap=True)
     return Status.VIOLATED
+
+
+def _without_artifacts(results: Results) -> Sequence[str]:
+    return [test.id for test in results.tests if (path := test.properties.get("artifacts")) and not Path(path).is_dir()]
+
+
+def _list_missing(file: Path, without_result: Sequence[str], without_artifacts: Sequence[str]) -> None:
+    """Write down what did not come, one test per line."""
+    lines = [
+        *(f"no result: {test}" for test in without_result),
+        *(f"no artifacts: {test}" for test in without_artifacts),
+    ]
+    with contextlib.suppress(OSError):  # the message says how many
+        file.write_text("".join(f"{line}\n" for line in lines))
 
 
 def _tests(count: int) -> str:

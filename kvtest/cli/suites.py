@@ -70,9 +70,6 @@ def run(
     if workers is not None and workers != "auto" and not workers.isdecimal():
         raise SettingError(f"-n {workers}: the number of workers is a number, or auto")
     if host:
-        if agent_place(settings) is AgentPlace.INIT:
-            hint = "install kvtest there and run it there"
-            raise UsageError(f"--host {host[0]}: an agent is init in guests of this machine only", hint=hint)
         chosen = [*(["-k", keyword] if keyword else []), *(["-x"] if exit_first else []), *(["-v"] if verbose else [])]
         with results_of_one_run(settings.results), _stopped_by_sigterm():
             raise typer.Exit(run_on_each(host, loaded, given, what or [], chosen, workers or ""))

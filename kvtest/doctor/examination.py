@@ -52,20 +52,30 @@ def examination(loaded: LoadedSettings, *, fix: bool = False) -> Report:
         fix: Mend what can be mended without harm, and examine it again.
     """
     begin = time.monotonic()
-    report = _examined(loaded)
-    if fix and (done := mend(report)):
-        report = attrs.evolve(_examined(loaded), done=done)
+    system = gather(loaded.settings)
+    report = _examined(system, loaded)
+    if fix and (done := mend(report, root=system.root)):
+        report = attrs.evolve(_examined(gather(loaded.settings), loaded), done=done)
     return attrs.evolve(report, seconds=time.monotonic() - begin)
 
 
-def _examined(loaded: LoadedSettings) -> Report:
-    system = gather(loaded.settings)
+def _examined(system: System, loaded: LoadedSettings) -> Report:
     return examine(CHECKS, system, loaded.settings, *demands(loaded, system))
 
 
-def mend(report: Report) -> tuple[str, ...]:
-    """Run the commands that mend findings and do no harm; return a sentence on each."""
+def mend(report: Report, *, root: bool) -> tuple[str, ...]:
+    """Run the commands that mend findings and do no harm.
+
+    Args:
+        report: The findings.
+        root: Whether we are root, which all of these commands need.
+
+    Returns:
+        A sentence on each.
+    """
     commands = dict.fromkeys(row.fix for row in report.findings if row.fix is not None and row.status is not Status.OK)
+    if not root:
+        return tuple(f"{' '.join(command)}: not done, it needs root" for command in commands if command is not None)
     return tuple(_mended(command) for command in commands if command is not None)
 
 

@@ -73,3 +73,25 @@ def parameters(root: Path) -> dict[str, str]:
     """Return the parameters of loaded modules that the checks know."""
     paths = {module: root / f"sys/module/{module}/parameters/nested" for module in ("kvm_intel", "kvm_amd")}
     return {f"{module}.nested": path.read_text().strip() for module, path in paths.items() if path.exists()}
+
+
+def path_of(root: Path, program: str) -> tuple[str, ...] | None:
+    """Return where a running program looks for others: its ``PATH``, and its own directory; ``None`` if none tells.
+
+    Args:
+        root: See above.
+        program: Its name, as the kernel has it.
+    """
+    for directory in sorted((root / "proc").glob("[0-9]*")):
+        try:
+            if (directory / "comm").read_text().strip() != program:
+                continue
+            variables = (directory / "environ").read_bytes().decode(errors="replace").split("\0")
+            own = str((directory / "exe").readlink().parent)
+        except (FileNotFoundError, ProcessLookupError):  # it has ended
+            continue
+        except PermissionError:  # another user's
+            return None
+        told = [text.removeprefix("PATH=") for text in variables if text.startswith("PATH=")]
+        return (*(one for one in (told[0] if told else "").split(":") if one), own)
+    return None

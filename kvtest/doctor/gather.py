@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from kvtest.doctor import facts, kata
+from kvtest.doctor import facts, kata, kata_drop_ins
 from kvtest.doctor.device import reservation_problem
 from kvtest.doctor.kata_configuration import configuration_paths
 from kvtest.doctor.programs import Programs, ask_all
@@ -53,9 +53,12 @@ def gather(settings: Settings) -> System:
     given = str(settings.runtime_config) if settings.runtime_config else None
     variable = os.environ.get("KATA_CONF_FILE")
     shim = shutil.which(settings.shim) if settings.shim and settings.runtime in kata.PROFILES else None
-    programs = seen("programs", lambda: ask_all(settings.qemu, vendor, shim), Programs())
+    by_containerd = seen("where containerd looks", _found_by_containerd, None)
+    programs = seen("programs", lambda: ask_all(settings.qemu, vendor, shim, by_containerd), Programs())
     told = [one.configuration for one in kata.kata_handlers(programs.containerd_configuration)]
     files = _texts(configuration_paths([given, variable, *told]), unseen)
+    links = {path: target for path in files if (target := os.path.realpath(path)) != path}
+    files |= _texts(_drop_ins([links.get(path, path) for path in files], unseen), unseen)
     return System(
         kernel=release,
         root=os.geteuid() == 0,
@@ -70,8 +73,10 @@ def gather(settings: Settings) -> System:
         services=programs.services,
         programs=programs.found,
         files=files,
+        links=links,
         existing=tuple(sorted(filter(os.path.exists, _named_paths(files)))),
         shim=shim,
+        found_by_containerd=by_containerd,
         runtime_config=given,
         kata_conf_file=variable,
         containerd_configuration=programs.containerd_configuration,
@@ -83,6 +88,15 @@ def gather(settings: Settings) -> System:
         ),
         unseen=unseen,
     )
+
+
+def _found_by_containerd() -> str | None:
+    # As resolveRuntimePath of containerd's core/runtime/v2 does.
+    directories = facts.path_of(_ROOT, "containerd")
+    if directories is None:
+        return None
+    found = shutil.which(kata.SHIM, path=":".join(directories))
+    return "" if found is None else os.path.realpath(found)
 
 
 def _tried(device: str) -> Device:
@@ -98,6 +112,18 @@ def _texts(paths: list[str], unseen: dict[str, str]) -> dict[str, str]:
             continue
         except OSError as error:
             unseen[path] = error.strerror or str(error)
+    return found
+
+
+def _drop_ins(configurations: list[str], unseen: dict[str, str]) -> list[str]:
+    found = []
+    for directory in dict.fromkeys(map(kata_drop_ins.directory, configurations)):
+        try:
+            found += [os.path.join(directory, name) for name in os.listdir(directory)]
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            unseen[directory] = error.strerror or str(error)
     return found
 
 

@@ -54,7 +54,7 @@ def is_rust(program: Program) -> bool:
 
 
 def started(system: System) -> Program | None:
-    """Return the shim in use: that of the settings, else the one that containerd is told of, else the first on PATH."""
+    """Return the shim in use: that of the settings, else that which containerd starts, else the first on PATH."""
     shims = system.found(SHIM)
     if system.shim is not None:
         return next((shim for shim in shims if shim.path == system.shim), None)
@@ -62,6 +62,8 @@ def started(system: System) -> Program | None:
     for shim in shims:
         if configured and configured[0] in (shim.path, shim.target):
             return shim
+    if system.found_by_containerd:
+        return next((shim for shim in shims if system.found_by_containerd in (shim.path, shim.target)), None)
     return next((shim for shim in shims if shim.on_path), None)
 
 
@@ -89,6 +91,9 @@ def _shims(system: System, _settings: Settings) -> Iterator[Finding]:
         found = f"{shims[0].path} is not on PATH, nor named by containerd's configuration"
         cure = f"ln -s {shims[0].path} /usr/local/bin/{SHIM}"
         yield Finding("Kata shim in use", found, Status.MISSING, NEEDS, cure)
+    elif system.shim is None and system.found_by_containerd == "" and not _named(system):
+        found = f"the containerd that runs does not find {first.path} on its PATH"
+        yield Finding("Kata shim in use", found, Status.WARNING, NEEDS, f"ln -s {first.path} /usr/local/bin/{SHIM}")
     elif others := [shim.path for shim in shims if is_rust(shim) != is_rust(first)]:
         found = f"both the Go and the Rust runtime are installed; {_why(system)} {_kind(first)}, {first.path}"
         cure = f'to test the other: --shim {others[0]}; for containerd: runtime_path = "{others[0]}" of its runtime'
@@ -98,8 +103,15 @@ def _shims(system: System, _settings: Settings) -> Iterator[Finding]:
 def _why(system: System) -> str:
     if system.shim is not None:
         return "--shim names"
-    named = any(one.shim for one in kata_handlers(system.containerd_configuration))
-    return f"containerd, {'by its configuration' if named else 'by PATH'}, starts"
+    named = _named(system)
+    by = (
+        "its configuration" if named else "PATH" if system.found_by_containerd is None else "the PATH that it runs with"
+    )
+    return f"containerd, by {by}, starts"
+
+
+def _named(system: System) -> bool:
+    return any(one.shim for one in kata_handlers(system.containerd_configuration))
 
 
 def _kind(shim: Program) -> str:

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 from attrs import frozen
 
+from kvtest.doctor import kata_drop_ins as drop_ins
 from kvtest.doctor.kata import COMMAND, NEEDS, SHIM, installed, is_rust, kata_handlers, started, version
+from kvtest.doctor.kata_drop_ins import Values
 from kvtest.doctor.report import Check, Finding, Need, Status
 from kvtest.doctor.system import System
 from kvtest.runtime import profile
@@ -26,10 +26,11 @@ _HYBRID = ("firecracker", "clh", "cloud-hypervisor", "dragonball")  # vsock over
 def needs(system: System) -> frozenset[Need]:
     """Return what Kata, as it is configured, needs: some of its hypervisors have vsock without the host's device."""
     setup = _Setup.of(system)
-    with contextlib.suppress(tomllib.TOMLDecodeError, KeyError):
-        if setup.path is not None and _hypervisor(tomllib.loads(system.files[setup.path]))[0] in _HYBRID:
-            return frozenset(NEEDS)
-    return frozenset((*NEEDS, Need.VHOST_VSOCK))
+    try:
+        values = setup.values(system)
+    except (tomllib.TOMLDecodeError, KeyError):  # there is none, or none that can be read
+        return frozenset((*NEEDS, Need.VHOST_VSOCK))
+    return frozenset(NEEDS if _hypervisor(values) in _HYBRID else (*NEEDS, Need.VHOST_VSOCK))
 
 
 def configuration_paths(told: Iterable[str | None]) -> list[str]:
@@ -49,21 +50,23 @@ def _defaults(*, rust: bool) -> tuple[str, ...]:
 def _order(system: System, *, rust: bool) -> dict[str, str]:
     """Return the files that may be in force, the first that is there is; to each, who names it.
 
-    A shim takes the file of its options before that of the variable, and that before its own places (read in the
-    source of the Go runtime, ``loadRuntimeConfig``). A pod's annotation, which goes before all, is not seen here.
+    The Go runtime takes the file of its options before that of the variable, runtime-rs the other way round, and both
+    take those before their own places (``loadRuntimeConfig`` of the one, ``load_config`` of the other). A pod's
+    annotation, which goes before all, is not seen here.
     """
-    named = dict.fromkeys(reversed(_defaults(rust=rust)), "its default")
-    if system.kata_conf_file:
-        named.pop(system.kata_conf_file, None)
-        named[system.kata_conf_file] = "KATA_CONF_FILE"
-    for handler in reversed(kata_handlers(system.containerd_configuration)):
-        if handler.configuration:
-            named.pop(handler.configuration, None)
-            named[handler.configuration] = f"containerd's runtime {handler.name}"
-    if system.runtime_config:
-        named.pop(system.runtime_config, None)
-        named[system.runtime_config] = "--runtime-config"
-    return dict(reversed(named.items()))
+    options = [
+        (handler.configuration, f"containerd's runtime {handler.name}")
+        for handler in kata_handlers(system.containerd_configuration)
+        if handler.configuration
+    ]
+    variable = [(system.kata_conf_file, "KATA_CONF_FILE")] if system.kata_conf_file else []
+    given = [(system.runtime_config, "--runtime-config")] if system.runtime_config else []
+    named: dict[str, str] = {}
+    for path, who in (*given, *(variable + options if rust else options + variable)):
+        named.setdefault(path, who)
+    for path in _defaults(rust=rust):
+        named.setdefault(path, "its default")
+    return named
 
 
 @frozen
@@ -86,6 +89,22 @@ class _Setup:
                 return cls(version(system), rust, path, system.unseen[path])
         return cls(version(system), rust, None)
 
+    @property
+    def takes_drop_ins(self) -> bool:
+        """Whether it looks for drop-in files."""
+        return self.rust or self.version is None or self.version >= drop_ins.OLDEST
+
+    def values(self, system: System) -> Values:
+        """Return the values in force; those of files that cannot be used are left out.
+
+        Raises:
+            KeyError: There is no configuration that can be read.
+            TOMLDecodeError: It is no TOML.
+        """
+        path = self.path or ""
+        over = drop_ins.fragments(system, path) if self.takes_drop_ins else ()
+        return Values.of(path, tomllib.loads(system.files[path]), over)
+
 
 def _configuration(system: System, settings: Settings) -> Iterator[Finding]:
     if not installed(system):
@@ -99,91 +118,116 @@ def _configuration(system: System, settings: Settings) -> Iterator[Finding]:
         yield Finding(name, f"{setup.path}: {setup.unreadable}", Status.MISSING, NEEDS, f"sudo cat {setup.path}")
         return
     try:
-        table = tomllib.loads(system.files[setup.path])
+        values = setup.values(system)
     except tomllib.TOMLDecodeError as error:
         yield Finding(name, f"{setup.path} is no TOML: {error}", Status.MISSING, NEEDS, f"mend {setup.path}")
         return
     hidden = [f"{path}, {who}" for path, who in order.items() if path in system.files and path != setup.path]
     more = f"; there is also {'; '.join(hidden)}" if hidden else ""
     yield Finding(name, f"{setup.path}, {order[setup.path]}{more}", Status.OK, NEEDS)
-    hypervisor, section = _hypervisor(table)
-    yield from _use_vsock(setup, table, section)
-    yield from _files(setup.path, hypervisor, section, system)
-    yield from _patience(setup, table)
+    yield from _drop_ins(setup, system)
+    yield from _use_vsock(setup, values)
+    yield from _files(values, system, rust=setup.rust)
+    yield from _patience(setup, values)
 
 
-def _hypervisor(table: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """Return the hypervisor's name and section; runtime-rs names one of several, the Go runtime's files have one."""
-    sections = _section(table, "hypervisor")
-    chosen = _section(table, "runtime").get("hypervisor_name")
-    name = str(chosen) if chosen in sections else next(iter(sections), "")
-    return name, _section(sections, name)
+def _drop_ins(setup: _Setup, system: System) -> Iterator[Finding]:
+    name = "Kata drop-in files"
+    found = drop_ins.fragments(system, setup.path or "")
+    if not found:
+        return
+    listed = ", ".join(fragment.path for fragment in found)
+    if not setup.takes_drop_ins:
+        told = f"{listed}: not in force, the Go runtime reads them from 2.5 on"
+        yield Finding(name, told, Status.WARNING, NEEDS, f"put what they say into {setup.path}")
+        return
+    broken = [fragment for fragment in found if fragment.problem is not None]
+    for fragment in broken:
+        told = f"{fragment.path}: {fragment.problem}; Kata does not start with it"
+        yield Finding(name, told, Status.MISSING, NEEDS, f"mend {fragment.path}, or move it away")
+    if not broken:
+        yield Finding(name, f"in force, a later one before an earlier one: {listed}", Status.OK, NEEDS)
 
 
-def _section(table: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = table.get(name, {})
-    return found if isinstance(found, Mapping) else {}
+def _hypervisor(values: Values) -> str:
+    """Return the hypervisor's name; runtime-rs names one of several, the Go runtime's files have one."""
+    sections = values.section("hypervisor")
+    chosen = values.section("runtime").get("hypervisor_name")
+    return str(chosen) if chosen in sections else next(iter(sections), "")
 
 
-def _use_vsock(setup: _Setup, table: Mapping[str, Any], section: Mapping[str, Any]) -> Iterator[Finding]:
-    name, value = "Kata use_vsock", section.get("use_vsock")
+def _use_vsock(setup: _Setup, values: Values) -> Iterator[Finding]:
+    keys = ("hypervisor", _hypervisor(values), "use_vsock")
+    name, value, file = "Kata use_vsock", values.section(*keys[:2]).get("use_vsock"), values.file(*keys)
     if setup.version is None:
         found = f"{value!r}, which counts only before 2.0; the version is unknown"
         yield Finding(name, found, Status.WARNING, NEEDS, f"{SHIM} --version")
     elif setup.version >= ALWAYS_VSOCK:
-        said = "removed in 2.0: always vsock"
+        said, cure = "removed in 2.0: always vsock", f"sed -i /^use_vsock/d {file}"
         if value is None:
             yield Finding(name, said, Status.OK, NEEDS)
+        elif keys in values.origins and not setup.rust:
+            # copyFieldValue of the Go runtime: a key that it does not know is an error in these files alone.
+            found = f"set by {file}, and the Go runtime does not start with a drop-in file that has it; {said}"
+            yield Finding(name, found, Status.MISSING, NEEDS, cure)
         else:
-            found = f"{str(value).lower()}, which has no effect; {said}"
-            yield Finding(name, found, Status.WARNING, NEEDS, f"sed -i /^use_vsock/d {setup.path}")
+            yield Finding(name, f"{str(value).lower()}, which has no effect; {said}", Status.WARNING, NEEDS, cure)
     elif value is True:
         yield Finding(name, "true", Status.OK, NEEDS)
     else:
         said = "not set, which is false" if value is None else str(value).lower()
-        cure = f"sed -i 's/^#* *use_vsock *=.*/use_vsock = true/' {setup.path}"
+        cure = f"sed -i 's/^#* *use_vsock *=.*/use_vsock = true/' {file}"
         yield Finding(name, f"{said}: the agent is reached over a serial port", Status.MISSING, NEEDS, cure)
 
 
-def _files(path: str, hypervisor: str, section: Mapping[str, Any], system: System) -> Iterator[Finding]:
-    name = "Kata hypervisor"
+def _files(values: Values, system: System, *, rust: bool) -> Iterator[Finding]:
+    name, hypervisor, path = "Kata hypervisor", _hypervisor(values), values.base
+    section = values.section("hypervisor", hypervisor)
     if not section:
         yield Finding(name, f"{path} has no [hypervisor.NAME]", Status.MISSING, NEEDS, f"mend {path}")
         return
     named = {key: str(section[key]) for key in _FILES if section.get(key)}
-    lost = {key: value for key, value in named.items() if value not in system.existing}
+    lost = [key for key, value in named.items() if value not in system.existing]
     wanting = [] if "kernel" in named else ["kernel"]
     wanting += [] if {"image", "initrd"} & set(named) else ["image or initrd"]
+
+    def listed(keys: Iterable[str]) -> str:
+        return ", ".join(f"{key} {named[key]}{values.told('hypervisor', hypervisor, key)}" for key in keys)
+
     if lost:
-        listed = ", ".join(f"{key} {value}" for key, value in lost.items())
-        yield Finding(name, f"{hypervisor}: not there: {listed}", Status.MISSING, NEEDS, f"install it, or mend {path}")
+        files = dict.fromkeys(values.file("hypervisor", hypervisor, key) for key in lost)
+        cure = f"install it, or mend {' and '.join(files)}"
+        yield Finding(name, f"{hypervisor}: not there: {listed(lost)}", Status.MISSING, NEEDS, cure)
     if wanting:
-        yield Finding(
-            name, f"{hypervisor}: {path} names no {' and no '.join(wanting)}", Status.MISSING, NEEDS, f"mend {path}"
-        )
-    if not lost and not wanting:
-        listed = ", ".join(f"{key} {value}" for key, value in named.items())
-        yield Finding(name, f"{hypervisor}: {listed}", Status.OK, NEEDS)
+        found = f"{hypervisor}: {path} names no {' and no '.join(wanting)}"
+        yield Finding(name, found, Status.MISSING, NEEDS, f"mend {path}")
+    both = not rust and {"image", "initrd"} <= set(named)
+    if both:
+        found = f"{hypervisor}: {listed(['image', 'initrd'])}, and the Go runtime starts with only one of them"
+        file = values.file("hypervisor", hypervisor, "initrd")
+        yield Finding(name, found, Status.MISSING, NEEDS, f'set the other to "" in {file}')
+    if not lost and not wanting and not both:
+        yield Finding(name, f"{hypervisor}: {listed(named)}", Status.OK, NEEDS)
 
 
-def _patience(setup: _Setup, table: Mapping[str, Any]) -> Iterator[Finding]:
-    agent = _section(_section(table, "agent"), "kata")
+def _patience(setup: _Setup, values: Values) -> Iterator[Finding]:
+    name, agent = "Kata dial timeout", values.section("agent", "kata")
     if setup.rust:
-        milliseconds = agent.get("reconnect_timeout_ms")
-        at_least = f"runtime-rs dials for at least {_RUST_SECONDS} s"
-        yield Finding(
-            "Kata dial timeout", f"reconnect_timeout_ms {milliseconds or 'not set'}; {at_least}", Status.OK, NEEDS
-        )
+        keys = ("agent", "kata", "reconnect_timeout_ms")
+        found = f"reconnect_timeout_ms {agent.get(keys[-1]) or 'not set'}{values.told(*keys)}"
+        yield Finding(name, f"{found}; runtime-rs dials for at least {_RUST_SECONDS} s", Status.OK, NEEDS)
     elif setup.version is None or setup.version >= ALWAYS_VSOCK:
-        value = agent.get("dial_timeout")
-        found = f"{value} s" if value else f"not set: {_GO_DIAL_SECONDS} s"
+        keys = ("agent", "kata", "dial_timeout")
+        value = agent.get(keys[-1])
+        found = f"{value} s{values.told(*keys)}" if value else f"not set: {_GO_DIAL_SECONDS} s"
         if isinstance(value, int) and 0 < value < _GO_DIAL_SECONDS:
-            cure = f"dial_timeout = 45 in [agent.kata] of {setup.path}"
-            yield Finding(
-                "Kata dial timeout", f"{found}: short for a guest that boots without KVM", Status.WARNING, NEEDS, cure
+            found, cure = (
+                f"{found}: short for a guest that boots without KVM",
+                f"in [agent.kata] of {values.file(*keys)}",
             )
+            yield Finding(name, found, Status.WARNING, NEEDS, f"dial_timeout = 45 {cure}")
         else:
-            yield Finding("Kata dial timeout", found, Status.OK, NEEDS)
+            yield Finding(name, found, Status.OK, NEEDS)
 
 
 CHECKS = (Check("Kata configuration", NEEDS, _configuration),)

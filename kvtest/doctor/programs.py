@@ -60,8 +60,15 @@ def _said(command: list[str], within: float = PROGRAM_SECONDS) -> tuple[str, str
     return "", ": ".join([f"exit status {answer.status}", *last])
 
 
-def ask_all(qemu: str, vendor: str, shim: str | None) -> Programs:
-    """Ask all programs at once: they may be slow, and each has its own deadline."""
+def ask_all(qemu: str, vendor: str, shim: str | None, found_by_containerd: str | None = None) -> Programs:
+    """Ask all programs at once: they may be slow, and each has its own deadline.
+
+    Args:
+        qemu: QEMU.
+        vendor: Who made the machine, by its firmware.
+        shim: The shim of Kata that the settings name.
+        found_by_containerd: The one that a running containerd finds, links followed.
+    """
     programs: dict[tuple[str, str], Program] = {}
     others: dict[str, tuple[str, str | None]] = {}
 
@@ -80,8 +87,11 @@ def ask_all(qemu: str, vendor: str, shim: str | None) -> Programs:
         jobs.append(functools.partial(other, "containerd", containerd, "config", "dump"))
     at_once(*jobs)
     dump, dump_problem = others.get("containerd", ("", "no containerd"))
-    for path in (*(one.shim for one in kata.kata_handlers(dump)), shim):  # these need to be on no PATH
-        if path is not None and (kata.SHIM, path) not in programs:
+    named: list[str | None] = [*(one.shim for one in kata.kata_handlers(dump)), shim]  # these need to be on no PATH
+    if found_by_containerd not in [program.target for program in programs.values()]:
+        named.append(found_by_containerd)
+    for path in named:
+        if path and (kata.SHIM, path) not in programs:
             found.append((kata.SHIM, path, False))
             version(*found[-1])
     text, problem = others.get("qemu", ("", f"{qemu} was not found"))

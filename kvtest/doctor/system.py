@@ -119,8 +119,11 @@ class System:
         services: Units of systemd that are active, of those that the checks know.
         programs: What was found of the programs that the checks know; in the order of ``PATH``.
         files: Text of configuration files by path, of those that are there and can be read.
+        links: Where configuration files lead whose path has links in it.
         existing: Absolute paths that those files name and that are there.
         shim: The shim that the settings name.
+        found_by_containerd: The shim of Kata that the running containerd finds by its name, links followed; empty if it
+            finds none, ``None`` if none runs or it cannot be told.
         runtime_config: The configuration file of the runtime that the settings name.
         kata_conf_file: The variable ``KATA_CONF_FILE``.
         containerd_configuration: What ``containerd config dump`` prints.
@@ -142,8 +145,10 @@ class System:
     services: tuple[str, ...] = ()
     programs: tuple[Program, ...] = ()
     files: dict[str, str] = field(factory=dict)
+    links: dict[str, str] = field(factory=dict)
     existing: tuple[str, ...] = ()
     shim: str | None = None
+    found_by_containerd: str | None = None
     runtime_config: str | None = None
     kata_conf_file: str | None = None
     containerd_configuration: str | None = None

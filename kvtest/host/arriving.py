@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The results of a run on another host, as they come."""
+"""The results of a run on another host, as they come, and the artifacts of tests that have failed."""
 
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from kvtest.errors import HostError
+from kvtest.host.archive import unpack
 from kvtest.ownership import write_atomically
 from kvtest.report import Results, write_junit
 from kvtest.report.directory import JUNIT_FILE, RESULTS_FILE
@@ -89,3 +91,41 @@ class ArrivingResults:
         self._file.close()
         if self._path.stat().st_size:
             write_junit(Results.read(self._path), self._directory / JUNIT_FILE)
+
+
+class ArrivingEvidence:
+    """Archives that come one after the other in pieces; each is unpacked when it is whole.
+
+    Args:
+        directory: The results directory, which they are unpacked to.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._file = tempfile.NamedTemporaryFile(prefix="kvtest-")  # noqa: SIM115 - as long as we live
+
+    def take(self, piece: bytes, *, first: bool, last: bool) -> None:
+        """Take a piece.
+
+        Args:
+            piece: The piece.
+            first: Whether an archive begins with it; what came of another one before is of no use then.
+            last: Whether it ends with it.
+
+        Raises:
+            HostError: There is no room for it, or something in it leads out of the directory.
+        """
+        try:
+            if first:
+                self._file.seek(0)
+                self._file.truncate()
+            self._file.write(piece)
+            if last:
+                self._file.flush()
+                unpack(Path(self._file.name), self._directory)
+        except OSError as error:
+            raise HostError(f"cannot write artifacts to {self._directory}: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Drop what is not whole."""
+        self._file.close()

@@ -6,15 +6,16 @@ connection ends, or nothing has come over it for a while (whoever is at its othe
 seconds), it ends the run with all that came of it, removes the run's directory, and goes. If it is killed itself, the
 kernel kills the run, whose own keeper clears up, and the next attendant removes the directory.
 
-This file is sent over the connection, with ``frames.py``, ``depot.py`` and ``attended_run.py``, and needs nothing but
-Python there. Frames to it::
+This file is sent over the connection, with ``frames.py``, ``depot.py``, ``evidence.py`` and ``attended_run.py``, and
+needs nothing but Python there. Frames to it::
 
     {"trees": 1} and JSON: by place the files of directories that are wanted -> {"missing": [digest…], "free": bytes}
     {"object": digest, "at": offset, "size": size with the last piece} and the piece, compressed
     {"settle": 1}                          make the directories -> {"settled": 1}
     {"run": [argument…], "site": place, "results": path, "scripts": {name: "module:function"},
-     "columns": width}
+     "columns": width, "variables": {name: text}}
         -> {"started": directory}, {"said": 1} with output, {"results": 1} with lines of results, {"ended": status}
+           and {"evidence": {"first": whether, "last": whether}} with a piece of an archive of a failed test's artifacts
     {"interrupt": 1}                       as Ctrl-C
     {"fetch": [name…]}                     of the results -> {"archive": 1} with pieces, {"fetched": 1}
     {"ping": 1}                            -> {"pong": 1}
@@ -44,6 +45,7 @@ from typing import Any
 
 from kvtest.host.attended_run import AttendedRun
 from kvtest.host.depot import Depot, RunPlace, Trees
+from kvtest.host.evidence import Evidence
 from kvtest.host.frames import MARK, PIECE, Frames, pack
 
 GRACE_SECONDS = 20.0
@@ -76,6 +78,7 @@ class Attendant:
         self._trees: Trees = {}
         self._broken = False
         self._run: AttendedRun | None = None
+        self._evidence: Evidence | None = None
         self._send(_hello(qemu, self._base))
         self._depot = Depot(self._base)
         self._depot.forget_old()
@@ -107,7 +110,8 @@ class Attendant:
             for descriptor in self._run.descriptors():
                 poll.register(descriptor, select.POLLIN)
         left = self._heard + self._silence - time.monotonic()
-        ready = {descriptor for descriptor, _ in poll.poll(max(0, int(left * 1000) + 1))}
+        spare = not self._out and self._evidence is not None and self._evidence.waiting
+        ready = {descriptor for descriptor, _ in poll.poll(0 if spare else max(0, int(left * 1000) + 1))}
         if 0 in ready:
             self._hear()
         elif left <= 0:
@@ -116,6 +120,9 @@ class Attendant:
             self._write()
         if self._run is not None and ready & set(self._run.descriptors()):
             self._tell_of_run(self._run)
+        if self._evidence is not None and self._evidence.waiting and not self._out:  # results go first
+            header, payload = self._evidence.piece()
+            self._send({"evidence": header}, payload)
 
     def _hear(self) -> None:
         try:
@@ -156,9 +163,10 @@ class Attendant:
             self._depot.settle(self._trees)
             self._send({"settled": 1})
         elif "run" in header:
-            told = (header[name] for name in ("run", "results", "scripts", "columns"))
+            told = (header[name] for name in ("run", "results", "scripts", "columns", "variables"))
             self._run = AttendedRun(self._place.path, self._base / header["site"], *told)
             self._results = self._run.results_directory
+            self._evidence = Evidence(self._results)
             self._send({"started": str(self._run.directory)})
         elif "fetch" in header:
             self._fetch(header["fetch"])
@@ -169,9 +177,11 @@ class Attendant:
             self._send({"said": 1}, said)
         for lines in iter(run.results, b""):
             self._send({"results": 1}, lines)
+            if self._evidence is not None:
+                self._evidence.note(lines)
         if ended:
             status = run.close()
-            self._run = None
+            self._run = self._evidence = None  # all artifacts are about to be fetched
             self._send({"ended": status})
 
     def _fetch(self, names: list[str]) -> None:

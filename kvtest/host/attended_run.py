@@ -34,10 +34,18 @@ class AttendedRun:
         results: The results directory, relative to the directory that it runs in.
         scripts: Commands that kvtest brings.
         columns: How wide its lines may be.
+        variables: What it has in its environment besides.
     """
 
     def __init__(
-        self, place: Path, site: Path, arguments: list[str], results: str, scripts: dict[str, str], columns: int
+        self,
+        place: Path,
+        site: Path,
+        arguments: list[str],
+        results: str,
+        scripts: dict[str, str],
+        columns: int,
+        variables: dict[str, str],
     ) -> None:
         self.directory = place / "work"
         self.results_directory = self.directory / results
@@ -55,7 +63,7 @@ class AttendedRun:
             if not name.startswith(("KVTEST_", "PYTEST", "PYTHON"))  # what a login there sets is not of this run
         }
         environment |= {"PYTHONPATH": str(site), "PYTHONUNBUFFERED": "1", "PYTHONNOUSERSITE": "1"}
-        environment["COLUMNS"] = str(columns)
+        environment |= {"COLUMNS": str(columns), **variables}
         environment["PATH"] = f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
         self._process = subprocess.Popen(
             [sys.executable, "-m", "kvtest", *arguments],

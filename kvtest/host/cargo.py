@@ -31,11 +31,13 @@ class File:
         source: Where it is here.
         digest: Its SHA-256.
         size: Its size.
+        executable: Whether it is a program.
     """
 
     source: Path
     digest: str
     size: int
+    executable: bool = False
 
     @property
     def data(self) -> int:
@@ -70,7 +72,7 @@ class Tree:
 
 def site() -> Tree:
     """Return kvtest and the packages that it is built on."""
-    found = {str(name): _file(path) for name, path in installed.files(installed.distributions())}
+    found = {str(name): file_of(path) for name, path in installed.files(installed.distributions())}
     return Tree(f"sites/{fingerprint({name: file.digest for name, file in found.items()})}", found)
 
 
@@ -111,8 +113,10 @@ def _versions(tag: str) -> Iterator[tuple[int, int]]:
 def _entry(place: str, directory: Path, files: Mapping[str, Mapping[str, object]]) -> Tree:
     """Return an entry of the cache, whose manifest has digests already."""
     known = {name: File(directory / name, str(said["sha256"]), int(str(said["size"]))) for name, said in files.items()}
-    return Tree(place, {**known, _MANIFEST: _file(directory / _MANIFEST)})
+    return Tree(place, {**known, _MANIFEST: file_of(directory / _MANIFEST)})
 
 
-def _file(path: Path) -> File:
-    return File(path, digest(path), path.stat().st_size)
+def file_of(path: Path) -> File:
+    """Return a file, its contents read."""
+    status = path.stat()
+    return File(path, digest(path), status.st_size, bool(status.st_mode & 0o100))

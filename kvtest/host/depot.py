@@ -26,11 +26,11 @@ _TREE_SECONDS = 14 * 86400.0
 _KEPT = 8
 _SPARE_SECONDS = 3600.0  # a run may be using it
 _OBJECT_SECONDS = 86400.0  # somebody may have sent it, and not have made anything of it yet
-_TREES = ("sites/*", "cache/images/*", "cache/carried/*")
+_TREES = ("sites/*", "files/*", "cache/images/*", "cache/carried/*")
 _NEW = ".new-"
 
-# By the place of a directory: its files, each with SHA-256 and size.
-Trees = Mapping[str, Mapping[str, tuple[str, int]]]
+# By the place of a directory: its files, each with SHA-256, size, and whether it is a program.
+Trees = Mapping[str, Mapping[str, tuple[str, int, bool]]]
 
 
 class Depot:
@@ -53,7 +53,7 @@ class Depot:
             try:
                 os.utime(self.base / place)
             except FileNotFoundError:
-                wanted.update((digest, None) for digest, _ in files.values())
+                wanted.update((digest, None) for digest, _, _ in files.values())
         return [digest for digest in wanted if not self._object(digest).exists()]
 
     def take(self, digest: str, offset: int, packed: bytes, size: int | None) -> None:
@@ -109,13 +109,15 @@ class Depot:
             target.parent.mkdir(parents=True, exist_ok=True)
             new = target.with_name(_NEW + secrets.token_hex(8))
             try:
-                for name, (digest, _) in files.items():
+                for name, (digest, _, executable) in files.items():
                     path = new / name
                     path.parent.mkdir(parents=True, exist_ok=True)
                     try:
                         os.link(self._object(digest), path)
                     except OSError:  # too many links, or a file system that has none
                         shutil.copyfile(self._object(digest), path)
+                    if executable:  # of links to one object all are then, which does no harm
+                        path.chmod(0o700)
                 with contextlib.suppress(OSError):  # another run was faster
                     new.rename(target)
             finally:

@@ -18,7 +18,7 @@ class Host(ABC):
         """Run ``kvtest run`` there.
 
         Args:
-            what: Rings, files or tests of the shipped suites; all rings if empty.
+            what: Rings, files or tests, as they are called there; all rings if empty.
             options: Its options.
             said: Told what it prints, as it comes.
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from importlib import metadata
@@ -16,10 +17,30 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _FOR_US_ALONE = {"paramiko"}
 
 
+def plugins() -> list[metadata.Distribution]:
+    """Return the distributions of pytest plugins that are built on kvtest, with fixtures for somebody's own tests."""
+    found = {
+        one.metadata["Name"]: one
+        for one in metadata.distributions()
+        if any(_NAME.match(text)[0].lower() == _OURS for text in one.requires or [])  # type: ignore[index] # PEP 508
+        and any(point.group == "pytest11" for point in one.entry_points)
+    }
+    return list(found.values())
+
+
+def is_editable(distribution: metadata.Distribution) -> bool:
+    """Return whether the code of a distribution is not where it is installed (PEP 660 and 610)."""
+    said = json.loads(distribution.read_text("direct_url.json") or "{}")
+    return bool(said.get("dir_info", {}).get("editable"))
+
+
 def distributions() -> list[metadata.Distribution]:
-    """Return kvtest's distribution and those that it depends on."""
+    """Return kvtest's distribution, those of plugins that are built on it, and those that these depend on.
+
+    A plugin that is installed as editable stays here: nothing tells which files it has.
+    """
     found: dict[str, metadata.Distribution] = {}
-    waiting = [_OURS]
+    waiting = [_OURS, *(one.metadata["Name"] for one in plugins() if not is_editable(one))]
     while waiting:
         name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()
         if name in found or name in _FOR_US_ALONE:

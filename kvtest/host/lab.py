@@ -145,8 +145,8 @@ class Lab(Host):
         command = ["-m", "kvtest", "run", *what, *options, *told]
         command += [f"--cache={CACHE}", f"--results={_RESULTS}", "-v"]
         name = f"{self.name}: ".encode()
-        suites = f"{SITE[1:]}/kvtest/suites/"
-        relay = Relay(self.name, ["--host", self.name], _RESULTS, self._results, suites, told)
+        places = {f"{SITE[1:]}/kvtest/suites": "suites"}
+        relay = Relay(self.name, ["--host", self.name], _RESULTS, self._results, places, told)
         self._brought = 0
         with Heartbeat(self._guest, self.silence) as heartbeat:
             try:

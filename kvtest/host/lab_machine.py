@@ -27,7 +27,7 @@ CACHE = "/work/cache"
 SITE = str(bundle.PLACE)
 _PLACES = (SITE, "/lab/guests")  # of the disks
 _QEMU = "/usr/bin/qemu-system-x86_64"  # of the recipe
-_MEMORY = 3072  # MiB: the lab itself takes some 300, and each guest in it up to 300 more
+MEMORY = 3072  # MiB: the lab itself takes some 300, and each guest in it up to 300 more
 _CPUS = 1
 _PREPARING_SECONDS = 60.0
 _SLOWNESS = 4  # of an emulated machine, whose guests are run by what is emulated, or emulated once more
@@ -69,7 +69,7 @@ class LabMachine:
     ) -> None:
         factory = GuestFactory(settings, artifacts, label=label, progress=progress)
         self._slowness = _SLOWNESS if factory.accelerator.accelerator is Accelerator.TCG else 1
-        request = GuestRequest(kernel=kernel, image=RECIPE, memory=_MEMORY, cpus=_CPUS, vsock=False)
+        request = GuestRequest(kernel=kernel, image=RECIPE, memory=MEMORY, cpus=_CPUS, vsock=False)
         self.guest: Guest = factory.start(attrs.evolve(factory.configuration(request), disk_slots=len(_PLACES)))
         try:
             for number, disk in enumerate((site, guests)):

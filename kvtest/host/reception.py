@@ -19,7 +19,7 @@ from kvtest.host.frames import Header
 from kvtest.host.link import Link
 from kvtest.host.ssh_address import SSHAddress
 
-_PARTS = ("frames", "depot", "attended_run", "attendant")
+_PARTS = ("frames", "depot", "evidence", "attended_run", "attendant")
 _NO_PYTHON, _OTHER_PYTHON = 127, 3
 # Within what every login shell leaves as it is: there is no quote in it but the two around it.
 _COMMAND = (

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,25 @@ class Relay:
         flags: What the command that repeats a test there has besides.
         theirs: The results directory there.
         ours: The results directory here.
-        suites: The end of the directory of the suites there.
+        places: The ends of directories there with tests or files of the user's, and what they are here.
         without: What the run there was told besides by us, which the command that repeats a test here has not.
     """
 
     def __init__(
-        self, host: str, flags: Sequence[str], theirs: str, ours: Path, suites: str, without: Sequence[str] = ()
+        self,
+        host: str,
+        flags: Sequence[str],
+        theirs: str,
+        ours: Path,
+        places: Mapping[str, str],
+        without: Sequence[str] = (),
     ) -> None:
         self._host = host
-        self._suites = re.compile(r"[\w./~+-]*/" + re.escape(suites))
+        # The path of such a directory is told in several ways, and with its last slash or without.
+        self._places = [
+            (re.compile(r"[\w./~+-]*/" + re.escape(there) + r"(/|(?=[\s'\",:]|$))"), here)
+            for there, here in places.items()
+        ]
         self._words = {
             theirs: str(ours),
             _REPRODUCE: f"{_REPRODUCE}{shlex.join(flags)} ",
@@ -79,4 +90,11 @@ class Relay:
     def _in_ours(self, text: str) -> str:
         for there, here in self._words.items():
             text = text.replace(there, here)
-        return self._suites.sub("suites/", text)
+        for pattern, here in self._places:
+            text = pattern.sub(functools.partial(_place_here, here), text)
+        return text
+
+
+def _place_here(here: str, found: re.Match[str]) -> str:
+    """Return a directory here, with the slash that was found behind it there."""
+    return "" if here == "." and found[1] else here + found[1]

@@ -9,24 +9,27 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from kvtest.cache import Progress, silent
 from kvtest.errors import HostError, HostLostError
 from kvtest.host import cargo, installed, reception
 from kvtest.host.archive import unpack
-from kvtest.host.arriving import ArrivingResults
+from kvtest.host.arriving import ArrivingEvidence, ArrivingResults
 from kvtest.host.frames import Header
 from kvtest.host.host import Host
 from kvtest.host.link import SILENCE_SECONDS
+from kvtest.host.parcels import Parcel
 from kvtest.host.relay import Relay
 from kvtest.host.ssh import connect
 from kvtest.host.ssh_address import SSHAddress
+from kvtest.image import brought
 from kvtest.ownership import temporary_directory
 
 _ROOM = 64 << 20  # bytes that have to stay free there for the results
@@ -58,6 +61,8 @@ class RemoteHost(Host):
         self.address = address
         self._results = results
         self._site = ""
+        self._parcels: tuple[Parcel, ...] = ()
+        self._variables: dict[str, str] = {}
         self._client = connect(address)
         try:
             self._link, self.there = reception.receive_at(self._client, address, qemu, silence)
@@ -72,12 +77,22 @@ class RemoteHost(Host):
 
     # --- What is brought
 
-    def bring(self, trees: Sequence[cargo.Tree], progress: Progress = silent) -> int:
+    def bring(
+        self,
+        trees: Sequence[cargo.Tree],
+        progress: Progress = silent,
+        *,
+        parcels: Sequence[Parcel] = (),
+        images: Mapping[str, str] | None = None,
+    ) -> int:
         """Bring what is not there yet.
 
         Args:
             trees: What is needed there; the first is kvtest itself.
             progress: Told if there is something to bring.
+            parcels: What is the user's own.
+            images: The images among the trees that are not known there by what they were made of: names by
+                :func:`kvtest.image.brought.key`.
 
         Returns:
             How many files were brought.
@@ -87,7 +102,13 @@ class RemoteHost(Host):
             HostLostError: The connection is lost.
         """
         self._site = trees[0].place
-        table = {tree.place: {name: (file.digest, file.size) for name, file in tree.files.items()} for tree in trees}
+        self._parcels = tuple(parcels)
+        self._variables = brought.environment(images or {})
+        trees = [*trees, *(parcel.tree for parcel in parcels)]
+        table = {
+            tree.place: {name: (file.digest, file.size, file.executable) for name, file in tree.files.items()}
+            for tree in trees
+        }
         answer = self._ask({"trees": 1}, zlib.compress(json.dumps(table).encode(), 1), awaited="missing")
         known = {file.digest: file for tree in trees for file in tree.files.values()}
         missing = [known[digest] for digest in answer["missing"]]
@@ -128,15 +149,24 @@ class RemoteHost(Host):
             "results": _RESULTS,
             "scripts": installed.scripts(),
             "columns": columns,
+            "variables": self._variables,
         }
         directory = self._ask(header, awaited="started")["started"]
-        theirs, suites = f"{directory}/{_RESULTS}", f"{self._site}/kvtest/suites/"
-        relay = Relay(self.address.text, self.address.flags, theirs, self._results, suites)
-        with ArrivingResults(self._results) as results, self._interrupts_passed_on():
+        theirs = f"{directory}/{_RESULTS}"
+        places = {f"{self._site}/kvtest/suites": "suites"}
+        places |= {parcel.tree.place: os.path.relpath(parcel.root) for parcel in self._parcels}
+        relay = Relay(self.address.text, self.address.flags, theirs, self._results, places)
+        with (
+            ArrivingResults(self._results) as results,
+            contextlib.closing(ArrivingEvidence(self._results)) as evidence,
+            self._interrupts_passed_on(),
+        ):
             while True:
                 frame, payload = self._receive()
                 if "results" in frame:
                     results.take(relay.results(payload))
+                if "evidence" in frame:
+                    evidence.take(payload, **frame["evidence"])
                 for line in relay.lines(payload) if "said" in frame else ():
                     said(name + line)
                 if "ended" in frame:

@@ -18,6 +18,7 @@ from kvtest.cache import Entry, Progress, Store, fingerprint, silent
 from kvtest.cache.store import Build
 from kvtest.concurrency import at_once
 from kvtest.errors import UsageError
+from kvtest.image import brought
 from kvtest.image import kernel as kernels
 from kvtest.image import root as roots
 from kvtest.image.agent import Agent, find_agent
@@ -108,6 +109,10 @@ class ImageCache:
             ImageError: Building failed.
             CacheError: The cache cannot be written.
         """
+        name = brought.name_of(kernel, recipe, agent, start)
+        entry = None if name is None else self._images.find(name)
+        if entry is not None:
+            return Image.of(entry)
         plan = _Plan.of(kernel, recipe, agent, start)
         return Image.of(self._images.get(plan.image, lambda target: self._build(plan, target, progress), progress))
 

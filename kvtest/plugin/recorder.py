@@ -13,7 +13,7 @@ import pytest
 from attrs import evolve
 
 from kvtest.conformance import Plan
-from kvtest.errors import HostKernelError, InternalError, LeakError
+from kvtest.errors import HostError, HostKernelError, InternalError, LeakError
 from kvtest.report import Outcome, ResultLog, Results, RunInfo, TestResult, stable_id, summary_lines, write_junit
 from kvtest.report.directory import JUNIT_FILE, RESULTS_FILE
 
@@ -38,6 +38,8 @@ class Recorder:
         )
         self._log = ResultLog(directory / RESULTS_FILE, run)
         self._running: dict[str, TestResult] = {}
+        #: Why not everything could be written, if that is so.
+        self.problem: HostError | None = None
 
     @property
     def junit(self) -> Path:
@@ -68,18 +70,26 @@ class Recorder:
     def finish(self, *, interrupted: bool) -> Results:
         """Complete what a crash left without an end, and write the JUnit file.
 
+        What the file system does not take is left out, and :attr:`problem` says why.
+
         Args:
             interrupted: Whether the run was ended before its last test.
         """
-        for result in self._running.values():
-            unfinished = evolve(result, outcome=Outcome.ERROR, message="the run ended before the test did")
-            self._log.append(unfinished if result.outcome is Outcome.PASSED else result)
+        try:
+            for result in self._running.values():
+                unfinished = evolve(result, outcome=Outcome.ERROR, message="the run ended before the test did")
+                self._log.append(unfinished if result.outcome is Outcome.PASSED else result)
+            if not interrupted:
+                self._log.finish(time.time())
+        except HostError as error:
+            self.problem = error
         self._running.clear()
-        if not interrupted:
-            self._log.finish(time.time())
         self._log.close()
         results = Results.read(self._directory / RESULTS_FILE)
-        write_junit(results, self.junit)
+        try:
+            write_junit(results, self.junit)
+        except HostError as error:
+            self.problem = self.problem or error
         return results
 
 

@@ -35,6 +35,7 @@ class Reporting:
         # Reports from before the first test of ours; a run without one is none of our business.
         self._waiting: list[pytest.TestReport] = []
         self._held = contextlib.ExitStack()
+        self._stopped = False
 
     def pytest_report_header(self) -> list[str]:
         """Name every setting that is not a default, and where it comes from."""
@@ -63,8 +64,8 @@ class Reporting:
 
             try:
                 explanation.explain(item, call.excinfo, report)
-            except KvtestError as error:  # there is no place for results
-                report.longrepr = str(error)
+            except (KvtestError, OSError) as error:  # there is no place for results, or no room
+                report.longrepr = f"{report.longreprtext}\n{error}"
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -72,24 +73,30 @@ class Reporting:
         if hasattr(self._config, "workerinput"):
             return  # the controller gets it too
         self._waiting.append(report)
-        if self._recorder is None and any(name == "artifacts" for name, _ in report.user_properties):
-            from kvtest.errors import SettingError
-            from kvtest.plugin.recorder import Recorder
-            from kvtest.report.directory import held
+        from kvtest.errors import HostError, UsageError
 
-            results = options.loaded(self._config).settings.results
-            properties = {setting.name: text for setting, text, _ in options.loaded(self._config).changed()}
-            session = existing_session(self._config)
-            try:
-                with session.ledger.lasting(self) if session is not None else contextlib.nullcontext():
-                    self._held.enter_context(held(results))
-                    self._recorder = Recorder(results, properties, plan_of(self._config))
-            except SettingError as error:
-                pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
-        if self._recorder is not None:
-            for waiting in self._waiting:
-                self._recorder.add(waiting)
-            self._waiting.clear()
+        try:
+            if self._recorder is None and any(name == "artifacts" for name, _ in report.user_properties):
+                self._begin()
+            if self._recorder is not None:
+                for waiting in self._waiting:
+                    self._recorder.add(waiting)
+                self._waiting.clear()
+        except (HostError, UsageError) as error:  # there is no place for results, or no room
+            self._stopped = True
+            pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+
+    def _begin(self) -> None:
+        """Begin with the results of a run that has tests of ours."""
+        from kvtest.plugin.recorder import Recorder
+        from kvtest.report.directory import held
+
+        results = options.loaded(self._config).settings.results
+        properties = {setting.name: text for setting, text, _ in options.loaded(self._config).changed()}
+        session = existing_session(self._config)
+        with session.ledger.lasting(self) if session is not None else contextlib.nullcontext():
+            self._held.enter_context(held(results))
+            self._recorder = Recorder(results, properties, plan_of(self._config))
 
     def pytest_keyboard_interrupt(self) -> None:
         """Let a second Ctrl-C end at once; what the first one would still have ended, the keeper ends."""
@@ -97,14 +104,16 @@ class Reporting:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self, exitstatus: int) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """End every guest, then write the JUnit file."""
-        session = existing_session(self._config)
-        if session is not None:
-            session.close()
+        ours = existing_session(self._config)
+        if ours is not None:
+            ours.close()
         if self._recorder is not None:
             interrupted = exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
-            self.results = self._recorder.finish(interrupted=interrupted)
+            self.results = self._recorder.finish(interrupted=interrupted or self._stopped)
+            if self._recorder.problem is not None:
+                session.exitstatus = pytest.ExitCode.USAGE_ERROR
         self._held.close()
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -115,3 +124,5 @@ class Reporting:
             terminalreporter.section("kvtest")
             for line in summary(self.results, self._recorder.junit):
                 terminalreporter.write_line(line)
+            if self._recorder.problem is not None:
+                terminalreporter.write_line(f"kvtest: {self._recorder.problem}", red=True)

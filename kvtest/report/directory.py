@@ -14,8 +14,9 @@ from kvtest.errors import SettingError
 
 JUNIT_FILE = "junit.xml"
 RESULTS_FILE = "results.jsonl"
+MISSING_FILE = "missing.txt"  # what did not come of a run on another host
 HOSTS = "hosts"  # with a directory for each host of a run on several
-_OURS = ("artifacts", "guests", "host", HOSTS, JUNIT_FILE, RESULTS_FILE)
+_OURS = ("artifacts", "guests", "host", HOSTS, JUNIT_FILE, RESULTS_FILE, MISSING_FILE)
 _MARKER = ".kvtest"
 _PREVIOUS = "previous"
 _HELD: dict[Path, int] = {}  # the descriptors with the locks

@@ -8,6 +8,7 @@ of that kind.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections import Counter
@@ -254,11 +255,18 @@ class ResultLog:
         # makes it safe in its own way.
         line = json.dumps({"kind": kind, **attrs.asdict(value)}, ensure_ascii=True) + "\n"
         rest = line.encode("ascii")
+        begin = self._file.tell()
         try:
             while rest:
                 rest = rest[self._file.write(rest) :]
         except OSError as error:
-            raise HostError(f"cannot write results to {self.path}: {error.strerror}") from error
+            with contextlib.suppress(OSError):  # a part of a line is none, and others may follow
+                self._file.truncate(begin)
+                self._file.seek(begin)
+            raise HostError(
+                f"cannot write results to {self.path}: {error.strerror}",
+                hint="make room, or choose another directory with --results",
+            ) from error
 
 
 def stable_id(node_id: str) -> str:

@@ -19,6 +19,7 @@ import pytest
 from kvtest.accelerator import Accelerator
 from kvtest.cache import Store
 from kvtest.conformance import Ring
+from kvtest.deadline import Deadline
 from kvtest.errors import HostError, UsageError
 from kvtest.harness import GuestFactory, GuestRequest
 from kvtest.host import bundle, lab_guests, lab_machine
@@ -121,6 +122,19 @@ def test_a_lab_that_falls_silent_is_cloned_again_and_goes_on(lab: Lab, tmp_path:
     assert (tmp_path / "host/lab-1").is_dir()
     assert (tmp_path / "host/lab-again-1").is_dir()
     assert not Path(f"/proc/{stopped[0]}").exists()
+
+
+def test_the_doctor_loads_the_module_of_vhost_vsock(lab: Lab) -> None:
+    guest = lab._guest
+    guest.run(["modprobe", "-r", "vhost_vsock"]).check()
+    assert guest.run(["test", "-e", "/dev/vhost-vsock"]).code != 0
+    command = ["-m", "kvtest", "doctor", "--fix", "--json", "--accelerator=tcg", f"--cache={CACHE}"]
+    printed = b"".join(data for _, data in lab._machine.python(command).output(Deadline(120.0)))
+    told = json.loads(printed)
+    assert told["done"] == ["modprobe -i vhost_vsock: done"]
+    rows = {row["check"]: row for row in told["checks"]}
+    assert (rows["vhost_vsock"]["found"], rows["/dev/vhost-vsock"]["found"]) == ("loaded", "opens, and reserves a CID")
+    assert guest.run(["test", "-c", "/dev/vhost-vsock"]).code == 0
 
 
 @pytest.mark.parametrize(("host", "kernel"), [("lab", None), ("lab:6.1", "6.1"), ("lab:path:/boot", "path:/boot")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -207,3 +208,20 @@ def test_help_tells_the_exit_statuses(settings: Settings, tmp_path: Path) -> Non
     for command in ("run", "report"):
         said = " ".join(kvtest(settings, command, "--help", cwd=tmp_path).stdout.split())
         assert "a violated SHOULD or MAY is reported and does not count" in said
+
+
+def test_a_full_disk_ends_the_run_with_one_message(tmp_path: Path) -> None:
+    test = '@pytest.mark.parametrize("n", range(40))\ndef test_much(artifacts, n):\n    print("x" * 40000)\n'
+    (tmp_path / "test_own.py").write_text(f"import pytest\n\n{test}")
+    small = tmp_path / "small"
+    small.mkdir()
+    within = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs -o size=600k none {small} && exec "$@"', "sh"]
+    if subprocess.run([*within, "true"], check=False, capture_output=True).returncode != 0:
+        pytest.skip("a small file system cannot be mounted here")
+    command = [*within, sys.executable, "-m", "kvtest", "run", "test_own.py", "-n", "0", f"--results={small}/results"]
+    completed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert completed.returncode == 2, completed.stdout + completed.stderr
+    assert f"cannot write results to {small}/results/results.jsonl: No space left on device" in completed.stdout
+    assert "Traceback" not in completed.stdout + completed.stderr
+    assert " passed in " in completed.stdout
+    assert "the run was interrupted" in completed.stdout

@@ -21,9 +21,13 @@ from kvtest.host import cargo
 from kvtest.host.frames import Header
 from kvtest.host.remote import RemoteHost
 from kvtest.report import Outcome, Results
+from kvtest.resources import package_directory
+from kvtest.runtime.installation import find_program
+from kvtest.runtime.profile import load as load_profile
 from kvtest.settings import Settings
 from kvtest.vm.template_cache import template_cache
-from tests.processes import children_of, wait_for_end, with_variable
+from tests.integration.test_runtime import needs_root
+from tests.processes import children_of, wait_for_end, wait_for_file, with_variable
 from tests.sshd import Sshd, command_of, run_command, run_on, sshd
 
 MARK = "MARK_OF_A_TEST"
@@ -151,6 +155,89 @@ def test_a_cut_connection_keeps_what_had_come(machine: Machine, settings: Settin
     }
     assert f"{len(missing)} tests had not: suites/transport/" in stderr
     assert "no, the run was interrupted" in (tmp_path / "kvtest-results/junit.xml").read_text()
+    assert machine.nothing_is_left()
+
+
+OWN_TESTS = """
+import threading
+
+import pytest
+
+import words
+
+
+@pytest.mark.requirement("MINE-OWN-001")
+def test_fails(artifacts):
+    (artifacts / "kept").write_text(words.KEPT)
+    assert words.KEPT == "lost"
+
+
+@pytest.mark.requirement("MINE-OWN-001")
+def test_is_not_over(artifacts):
+    threading.Event().wait(60)
+"""
+OWN_REQUIREMENT = """
+[[requirement]]
+id = "MINE-OWN-001"
+level = "MUST"
+statement = "It is kept."
+source = [{ document = "mine", section = "1" }]
+rings = ["transport"]
+transports = []
+
+[document.mine]
+title = "Mine"
+url = "https://example.invalid/mine"
+"""
+
+
+def test_what_failed_tests_of_ones_own_have_left_is_here_when_the_connection_is_cut(
+    machine: Machine, settings: Settings, tmp_path: Path
+) -> None:
+    for name, text in {
+        "pytest.ini": "[pytest]\n",
+        "own/test_own.py": OWN_TESTS,
+        "own/words.py": 'KEPT = "kept"\n',
+        "requirements/own.toml": OWN_REQUIREMENT,
+        "kvtest.toml": 'requirements = ["requirements"]\n',
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    results = tmp_path / "kvtest-results"
+    with machine.running(settings, tmp_path, "own/test_own.py", "-n", "0") as process:
+        said = _read_until(process, b" FAILED ").decode()
+        assert wait_for_file(results / "artifacts", Deadline(BOUND))
+        for pid in machine.sshd.session():
+            os.kill(pid, signal.SIGKILL)
+        assert process.stdout is not None
+        said += process.stdout.read().decode()
+        assert process.wait(60) == 1  # what was violated is
+    assert "127.0.0.1: own/test_own.py::test_fails FAILED" in said
+    (failed,) = Results.read(results / "results.jsonl").tests
+    assert (failed.id, failed.requirements) == ("own/test_own.py::test_fails", ("MINE-OWN-001",))
+    assert "reproduce: kvtest run --host=ssh://127.0.0.1:" in failed.details
+    assert " own/test_own.py::test_fails --requirements=requirements" in failed.details
+    assert (Path(failed.properties["artifacts"]) / "kept").read_text() == "kept"
+    assert "without the artifacts of 0 of them" in (tmp_path / "stderr").read_text()
+    assert (results / "missing.txt").read_text() == "no result: own/test_own.py::test_is_not_over\n"
+    assert machine.nothing_is_left()
+
+
+@needs_root
+def test_a_shim_and_a_profile_of_ones_own_are_brought(machine: Machine, settings: Settings, tmp_path: Path) -> None:
+    profile = load_profile("runc")
+    shim = find_program(profile.shim)
+    assert shim is not None
+    shutil.copy(shim, tmp_path / "my-shim")
+    text = (package_directory() / "runtime/profiles/runc.toml").read_text()
+    (tmp_path / "mine.toml").write_text(text.replace(profile.description, "mine"))
+    own = ("--runtime", "./mine.toml", "--shim", "./my-shim")
+    completed = run_on(machine.sshd, settings, tmp_path, "runtime", "-k", "test_a_shim_tells_its_address", *own)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    tests = Results.read(tmp_path / "kvtest-results/results.jsonl").tests
+    assert {test.outcome for test in tests} == {Outcome.PASSED}
+    brought = {path.name for path in (machine.sshd.cache / "files").glob("*/*")}
+    assert {"mine.toml", "my-shim"} <= brought
     assert machine.nothing_is_left()
 
 

@@ -19,7 +19,7 @@ from kvtest.host.remote import RemoteHost
 from kvtest.host.ssh import connect
 from kvtest.host.ssh_address import SSHAddress
 from kvtest.settings import Settings
-from tests.sshd import Sshd, make_key, programs, run_command, run_on, sshd
+from tests.sshd import Sshd, make_key, programs, run_command, sshd
 
 
 def test_no_such_machine() -> None:
@@ -182,7 +182,14 @@ def test_a_machine_without_room(machine_with: Callable[..., Sshd], tmp_path: Pat
             host.bring([cargo.site()])
 
 
-def test_what_is_not_brought_is_refused(settings: Settings, server: Sshd, tmp_path: Path) -> None:
-    completed = run_on(server, settings, tmp_path, "agent", "--agent=/bin/true")
+def test_what_is_not_there_to_be_brought_is_told_before_anything_is_done(server: Sshd, tmp_path: Path) -> None:
+    nobody = "ssh://127.0.0.1:1"  # nobody was asked
+    command = [sys.executable, "-m", "kvtest", "run", "runtime", f"--host={nobody}", "--shim=./gone"]
+    completed = subprocess.run(
+        command, cwd=tmp_path, env=server.environment, capture_output=True, text=True, check=False
+    )
     assert completed.returncode == 2
-    assert f"--agent: /bin/true is on this machine, and kvtest does not bring it to {server.host}" in completed.stderr
+    assert completed.stderr.splitlines() == [
+        f"kvtest: --shim: there is no file {tmp_path}/gone to be brought",
+        "  hint: give the path of a file here",
+    ]

@@ -57,3 +57,14 @@ def test_firmware_processor_and_parameters(tmp_path: Path) -> None:
     assert facts.dmi(tmp_path, "sys_vendor") == "VMware, Inc."
     assert facts.parameters(tmp_path) == {"kvm_amd.nested": "1"}
     assert facts.cpu_flags(tmp_path) == ("fpu", "vme", "hypervisor")
+
+
+def test_where_a_running_program_looks_for_others(tmp_path: Path) -> None:
+    assert facts.path_of(tmp_path, "containerd") is None
+    write(tmp_path, "proc/7/comm", "bash\n")
+    write(tmp_path, "proc/8/comm", "containerd\n")  # has ended
+    assert facts.path_of(tmp_path, "containerd") is None
+    write(tmp_path, "proc/9/comm", "containerd\n")
+    write(tmp_path, "proc/9/environ", b"HOME=/\0PATH=/usr/bin:/bin\0")
+    (tmp_path / "proc/9/exe").symlink_to("/opt/containerd/bin/containerd")
+    assert facts.path_of(tmp_path, "containerd") == ("/usr/bin", "/bin", "/opt/containerd/bin")

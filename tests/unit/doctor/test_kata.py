@@ -88,6 +88,15 @@ def test_containerd_is_told_which_to_start(machine: Machine, look: Look) -> None
     assert needs(system) == {Need.KATA}  # its vsock needs no device of the host's
 
 
+def test_a_running_containerd_has_a_path_of_its_own(machine: Machine, look: Look) -> None:
+    system, rust = machine("kata-3.23"), "/opt/kata/runtime-rs/bin/containerd-shim-kata-v2"
+    row = look(CHECKS, attrs.evolve(system, found_by_containerd=rust))["Kata shim in use"]
+    assert row.found.endswith(f"; containerd, by the PATH that it runs with, starts Rust, {rust}")
+    row = look(CHECKS, attrs.evolve(system, found_by_containerd=""))["Kata shim in use"]
+    assert row.status is Status.WARNING
+    assert row.found == ("the containerd that runs does not find /usr/local/bin/containerd-shim-kata-v2 on its PATH")
+
+
 def test_4_2_in_rust(machine: Machine, look: Look) -> None:
     found = look(CHECKS, machine("kata-4.2"))
     assert set(statuses(found).values()) == {"ok"}

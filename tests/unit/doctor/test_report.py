@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import attrs
@@ -12,7 +13,7 @@ import pytest
 from kvtest.doctor import Check, Finding, Need, Report, Status, examine
 from kvtest.doctor.examination import CHECKS, demands, examination, mend
 from kvtest.doctor.report import GUESTS
-from kvtest.doctor.system import System
+from kvtest.doctor.system import Device, KernelModules, System
 from kvtest.errors import HostError
 from kvtest.settings import LoadedSettings, Settings, load
 from tests.unit.doctor.conftest import Machine
@@ -102,7 +103,9 @@ def test_what_has_to_work(machine: Machine) -> None:
     assert demands(loaded(runtime="reference"), SYSTEM)[1] == {*GUESTS, Need.RUNTIME}
 
 
-@pytest.mark.parametrize("name", ["vmware-4.15", "hyper-v-5.4", "old-4.4", "no-module-5.15", "kata-1.1", "kata-3.23"])
+@pytest.mark.parametrize(
+    "name", ["vmware-4.15", "hyper-v-5.4", "old-4.4", "no-module-5.15", "kata-1.1", "kata-3.29-drop-ins"]
+)
 def test_no_machine_is_too_strange(machine: Machine, settings: Settings, name: str) -> None:
     system = machine(name)
     report = examine(CHECKS, system, settings, *demands(loaded(), system))
@@ -114,29 +117,65 @@ def test_only_what_is_wrong_is_mended(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     wrong = Finding("it", "seen", Status.NOT_NEEDED, fix=("touch", str(one)))
     right = attrs.evolve(wrong, status=Status.OK, fix=("touch", str(two)))
-    assert mend(Report((wrong, wrong, right))) == (f"touch {one}: done",)
+    assert mend(Report((wrong, wrong, right)), root=True) == (f"touch {one}: done",)
     assert one.exists()
     assert not two.exists()
 
 
-def test_after_mending_it_is_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mended = tmp_path / "mended"
+@pytest.fixture
+def without_module(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Make this a machine that has the module and has not loaded it, whose modprobe does what it is told to."""
+    loaded_there = tmp_path / "loaded"
 
-    def examined(_loaded: LoadedSettings) -> Report:
-        status = Status.OK if mended.exists() else Status.MISSING
-        return Report((Finding("it", "seen", status, GUESTS, fix=("touch", str(mended))),))
+    def make(modprobe: str, *, root: bool = True) -> None:
+        (tmp_path / "modprobe").write_text(f"#!/bin/sh\n{modprobe}\n")
+        (tmp_path / "modprobe").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
 
-    monkeypatch.setattr("kvtest.doctor.examination._examined", examined)
-    assert not examination(loaded()).works
+        def gathered(_settings: Settings) -> System:
+            there = loaded_there.exists()
+            modules = KernelModules(("vhost_vsock",) if there else (), available=("vhost_vsock",))
+            return System("6.1", root=root, modules=modules, vhost_vsock=Device(there))
+
+        monkeypatch.setattr("kvtest.doctor.examination.gather", gathered)
+
+    return make
+
+
+def rows_of(report: Report) -> dict[str, Finding]:
+    return {row.check: row for row in report.findings}
+
+
+def test_a_module_is_loaded_and_everything_looked_at_again(without_module: Callable[..., None], tmp_path: Path) -> None:
+    without_module(f'[ "$*" = "-i vhost_vsock" ] && touch {tmp_path}/loaded')
+    before = rows_of(examination(loaded()))
+    assert (before["vhost_vsock"].found, before["/dev/vhost-vsock"].found) == ("not loaded", "not there")
     report = examination(loaded(), fix=True)
-    assert report.works
-    assert report.done == (f"touch {mended}: done",)
+    assert report.done == ("modprobe -i vhost_vsock: done",)
+    after = rows_of(report)
+    assert (after["vhost_vsock"].found, after["/dev/vhost-vsock"].status) == ("loaded", Status.OK)
     assert examination(loaded(), fix=True).done == ()
+
+
+def test_a_module_that_cannot_be_loaded_is_told_with_the_words_of_modprobe(
+    without_module: Callable[..., None],
+) -> None:
+    without_module("echo 'modprobe: ERROR: Exec format error' >&2; exit 1")
+    report = examination(loaded(), fix=True)
+    assert report.done == ("modprobe -i vhost_vsock failed: modprobe: ERROR: Exec format error",)
+    assert rows_of(report)["vhost_vsock"].found == "not loaded"
+
+
+def test_without_root_it_is_told_what_that_would_do(without_module: Callable[..., None], tmp_path: Path) -> None:
+    without_module(f"touch {tmp_path}/loaded", root=False)
+    report = examination(loaded(), fix=True)
+    assert report.done == ("modprobe -i vhost_vsock: not done, it needs root",)
+    assert not (tmp_path / "loaded").exists()
 
 
 def test_what_cannot_be_mended_is_told() -> None:
     failing = Finding("it", "seen", Status.MISSING, fix=("sh", "-c", "echo FATAL: no such module >&2; exit 1"))
     absent = Finding("it", "seen", Status.MISSING, fix=("no-such-program",))
-    first, second = mend(Report((failing, absent)))
+    first, second = mend(Report((failing, absent)), root=True)
     assert first.endswith("failed: FATAL: no such module")
     assert second.startswith("no-such-program failed: ")

@@ -22,7 +22,7 @@ def depot(tmp_path: Path) -> Depot:
 
 def _bring(depot: Depot, place: str, files: dict[str, bytes]) -> list[str]:
     """Bring a directory; return the objects that were missing."""
-    named = {name: (hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()}
+    named = {name: (hashlib.sha256(data).hexdigest(), len(data), name.endswith(".sh")) for name, data in files.items()}
     missing = depot.missing({place: named})
     for data in files.values():
         if (digest := hashlib.sha256(data).hexdigest()) in missing:
@@ -42,11 +42,16 @@ def test_only_what_is_missing_is_wanted(depot: Depot) -> None:
     assert (depot.base / "sites/a/y/z.py").read_bytes() == b"z"
 
 
+def test_programs_are_programs_there(depot: Depot) -> None:
+    _bring(depot, "files/a", {"shim.sh": b"#!/bin/sh", "x": b"x"})
+    assert [bool((depot.base / f"files/a/{name}").stat().st_mode & 0o100) for name in ("shim.sh", "x")] == [True, False]
+
+
 def test_holes_stay_holes(depot: Depot) -> None:
     content = bytes(1 << 20) + b"end" + bytes(1 << 20)
     digest = hashlib.sha256(content).hexdigest()
     depot.take(digest, 1 << 20, zlib.compress(b"end"), len(content))
-    depot.settle({"sites/a": {"memory": (digest, len(content))}})
+    depot.settle({"sites/a": {"memory": (digest, len(content), False)}})
     file = depot.base / "sites/a/memory"
     assert file.read_bytes() == content
     assert file.stat().st_blocks * 512 < 1 << 19
@@ -56,7 +61,7 @@ def test_what_is_not_what_its_name_says_is_refused(depot: Depot) -> None:
     digest = hashlib.sha256(b"right").hexdigest()
     with pytest.raises(ValueError, match=f"what came as {digest} is "):
         depot.take(digest, 0, zlib.compress(b"wrong"), 5)
-    assert depot.missing({"sites/a": {"x": (digest, 5)}}) == [digest]
+    assert depot.missing({"sites/a": {"x": (digest, 5, False)}}) == [digest]
     depot.drop()
     assert [path for path in (depot.base / "objects").rglob("*") if path.is_file()] == []
 

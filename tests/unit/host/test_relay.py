@@ -10,13 +10,14 @@ from kvtest.host.relay import Relay
 from kvtest.host.ssh_address import SSHAddress
 
 THERE = "/home/you/.cache/kvtest/remote/runs/ab12/work/kvtest-results"
+PLACES = {"sites/0123/kvtest/suites": "suites", "files/4567": "my/tests", "files/89ab": ".", "files/cdef": 'a"b'}
 HERE = Path('/home/me/"results"')
 
 
 @pytest.fixture
 def relay() -> Relay:
     address = SSHAddress.of("ssh://me@lab7", Path("/keys/my key"))
-    return Relay(address.text, address.flags, THERE, HERE, "sites/0123/kvtest/suites/")
+    return Relay(address.text, address.flags, THERE, HERE, PLACES)
 
 
 def test_lines_are_passed_on_whole_and_in_our_words(relay: Relay) -> None:
@@ -32,6 +33,21 @@ def test_lines_are_passed_on_whole_and_in_our_words(relay: Relay) -> None:
     ]
     assert relay.rest() == b"end"
     assert relay.rest() == b""
+
+
+def test_what_is_the_users_own_is_told_as_it_is_here(relay: Relay) -> None:
+    said = (
+        b"../../../files/4567/test_a.py::test_b[1] PASSED\n"
+        b"FAILED ../files/89ab/sub/test_c.py::test_d\n"
+        b"kvtest run --requirements=/home/you/.cache/kvtest/remote/files/4567 '--shim=/x/files/89ab/shim'\n"
+    )
+    assert b"".join(relay.lines(said)) == (
+        b"my/tests/test_a.py::test_b[1] PASSED\n"
+        b"FAILED sub/test_c.py::test_d\n"
+        b"kvtest run --requirements=my/tests '--shim=shim'\n"
+    )
+    test = json.dumps({"kind": "test", "details": "see\n/x/files/cdef/y\n../files/89ab/z"})
+    assert json.loads(relay.results(test.encode() + b"\n"))["details"] == 'see\na"b/y\nz'
 
 
 def test_results_say_which_host_it_was(relay: Relay) -> None:
@@ -53,6 +69,6 @@ def test_texts_stay_whole_around_what_is_replaced(relay: Relay) -> None:
 
 
 def test_a_repeated_test_is_not_told_what_only_its_host_was() -> None:
-    relay = Relay("lab", ["--host", "lab"], THERE, HERE, "lab/site/kvtest/suites/", ["--accelerator=kvm"])
+    relay = Relay("lab", ["--host", "lab"], THERE, HERE, PLACES, ["--accelerator=kvm"])
     (line,) = relay.lines(b"reproduce: kvtest run suites/a.py::b --memory=512 --accelerator=kvm\n")
     assert line == b"reproduce: kvtest run --host lab suites/a.py::b --memory=512\n"
