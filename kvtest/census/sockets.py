@@ -30,6 +30,8 @@ def vsock_sockets(marks: Marks) -> Iterator[Thing]:
     with contextlib.suppress(OSError):
         for found in inventory.vsock_sockets():
             ends = (found["local"], found["peer"])
+            if found["inode"] == 0:  # no process has it: the kernel waits for the other end's farewell
+                continue
             if any(cid in marks.cids for cid, _ in ends):
                 text = " to ".join(f"{_name(cid)}:{_name(port)}" for cid, port in ends)
                 yield Thing(Kind.VSOCK_SOCKET, (found["inode"], text), text)

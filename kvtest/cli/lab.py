@@ -17,7 +17,7 @@ from kvtest.transport import Transport
 # What a lab host is told of the settings that the user has given.
 _PASSED_ON = (
     *("guest_kernel", "guest_image", "memory", "cpus"),
-    *("boot_timeout", "test_timeout", "census_timeout", "census_ignore"),
+    *("boot_timeout", "test_timeout", "census_timeout", "census_ignore", "capture"),
     *("pods", "pods_in_a_row"),
 )
 # What concerns this machine, on which the lab host is one more guest.

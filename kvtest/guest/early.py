@@ -11,6 +11,7 @@ from typing import NoReturn
 from kvtest.guest import libc
 
 MODULES = "/etc/kvtest/modules"
+ATTEMPTED_MODULES = "/etc/kvtest/modules-attempted"
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "TERM": "linux", "LANG": "C.UTF-8"}
 _MOUNTS = (
     ("proc", "/proc", "proc", ""),
@@ -72,6 +73,9 @@ def load_modules() -> None:
         status = os.spawnv(os.P_WAIT, "/usr/sbin/modprobe", ["modprobe", "--all", *names])
         if status != 0:
             raise RuntimeError(f"modprobe {' '.join(names)} exited with status {status}")
+    with open(ATTEMPTED_MODULES, encoding="utf-8") as stream:
+        for name in stream.read().split():
+            os.spawnv(os.P_WAIT, "/usr/sbin/modprobe", ["modprobe", "--quiet", name])
 
 
 def give_up(reason: str) -> NoReturn:

@@ -25,6 +25,7 @@ from kvtest.vm.accelerator import Decision, decide
 from kvtest.vm.configuration import ColdBoot
 from kvtest.vm.template import Template
 from kvtest.vm.template_cache import template_cache
+from kvtest.vsock.reservation import ReservedCid
 
 #: The recipe of guests with an agent; the setting ``agent`` puts another program into it.
 AGENT_RECIPE = "agent"
@@ -105,6 +106,8 @@ class GuestFactory:
         """Do everything that needs doing once, so that whatever is wrong with this machine is said at once."""
         self.look_at_agent()
         RunDirectory(self.settings.run_directory).close()
+        if Transport.VHOST_VSOCK in self.settings.transport:
+            ReservedCid().close()
         if self.settings.guest_start is GuestStart.CLONE:
             for kernel in self.settings.guest_kernel:
                 self.template(self.configuration(GuestRequest(kernel=kernel)))

@@ -160,6 +160,8 @@ class Lab(Host):
                 if rest := relay.rest():
                     said(name + rest + b"\n")
                 self._bring(results, relay)
+            except HostError:  # of this machine, which has no room for results
+                raise
             except KvtestError as error:
                 raise self._lost(error, heartbeat.lost) from error
         return process.code if process.code is not None else 128 + int(process.signal or 0)

@@ -20,6 +20,7 @@ from kvtest.host import bundle
 from kvtest.host.kernel_log import DEVICE, WATCHED
 from kvtest.ownership.use import in_use
 from kvtest.settings import Settings
+from kvtest.transport import Transport
 from kvtest.vm.q35 import disk_port, plug_disk
 
 RECIPE = "lab"
@@ -31,9 +32,9 @@ MEMORY = 3072  # MiB: the lab itself takes some 300, and each guest in it up to 
 _CPUS = 1
 _PREPARING_SECONDS = 60.0
 _SLOWNESS = 4  # of an emulated machine, whose guests are run by what is emulated, or emulated once more
-# The processor's flag (proc(5), cpuinfo) of the virtualization that a module needs. TCG has that of AMD, whatever it
-# runs on, so a lab host without KVM below it has KVM all the same.
-_KVM_MODULES = {"svm": "kvm_amd", "vmx": "kvm_intel"}
+# Of a processor's virtualization; loaded at boot. TCG has that of AMD, whatever it runs on, so a lab host without KVM
+# below it has KVM all the same.
+_KVM_MODULES = ("kvm_amd", "kvm_intel")
 
 
 class LabMachine:
@@ -67,6 +68,8 @@ class LabMachine:
         *,
         label: str = "lab",
     ) -> None:
+        # Whatever its guests have: it has nothing that is under test, and one template.
+        settings = attrs.evolve(settings, transport=(Transport.VHOST_VSOCK,))
         factory = GuestFactory(settings, artifacts, label=label, progress=progress)
         self._slowness = _SLOWNESS if factory.accelerator.accelerator is Accelerator.TCG else 1
         request = GuestRequest(kernel=kernel, image=RECIPE, memory=MEMORY, cpus=_CPUS, vsock=False)
@@ -102,13 +105,11 @@ class LabMachine:
         self.guest.close()
 
 
-def _prepare(
-    places: dict[str, str], cache: str, qemu: str, size: int, modified: int, kvm_modules: dict[str, str]
-) -> bool:
+def _prepare(places: dict[str, str], cache: str, qemu: str, size: int, modified: int, kvm_modules: list[str]) -> bool:
     """Mount the disks, and make of the second a cache that can be written to; runs in the lab.
 
     Returns:
-        Whether a module of the processor's virtualization was loaded.
+        Whether a module of the processor's virtualization is loaded.
     """
     import os
     import socket
@@ -134,7 +135,4 @@ def _prepare(
         trust(f"{cache}/{store}")  # the disk they are on was checked
     if os.stat(qemu).st_size == size:  # it is the same, and templates know it by that
         os.utime(qemu, ns=(modified, modified))
-    with open("/proc/cpuinfo") as stream:
-        flags = set(stream.read().split())
-    wanted = [module for flag, module in kvm_modules.items() if flag in flags]
-    return bool(wanted) and os.spawnvp(os.P_WAIT, "modprobe", ["modprobe", wanted[0]]) == 0
+    return any(os.path.exists(f"/sys/module/{module}") for module in kvm_modules)

@@ -114,7 +114,7 @@ class Link:
         transport = self._channel.get_transport()
         reason = transport.get_exception() if transport is not None else None
         said = self.complaint()
-        why = str(reason) if reason is not None else said or "it was closed at the other end"
+        why = str(reason or "") or said or "it was closed at the other end"  # an EOFError says nothing
         return HostLostError(f"the connection to {self.name} is lost: {why}", hint="see whether the machine is up")
 
     def complaint(self) -> str:

@@ -20,6 +20,7 @@ from kvtest.ownership import run
 KERNEL_FILE = "vmlinuz"
 MODULES_FILE = "modules.cpio"
 LOAD_LIST = "etc/kvtest/modules"
+ATTEMPT_LIST = "etc/kvtest/modules-attempted"
 
 _INDEXES = ("modules.builtin", "modules.builtin.modinfo", "modules.order")
 
@@ -80,6 +81,7 @@ def build(kernel: Kernel, modules: Modules, mirror: str | None, scratch: Path, t
     listed = [f"/usr/lib/modules/{source.release}/{_plain_name(path)}" for path in load]
     (scratch / "tree" / LOAD_LIST).parent.mkdir(parents=True)
     (scratch / "tree" / LOAD_LIST).write_text("".join(f"{path}\n" for path in listed))
+    (scratch / "tree" / ATTEMPT_LIST).write_text("".join(f"{name}\n" for name in modules.attempted))
     archive_out = Archive()
     archive_out.tree(scratch / "tree")
     (target / MODULES_FILE).write_bytes(archive_out.finish())
@@ -151,7 +153,7 @@ def _resolve(source: _Source, modules: Modules) -> tuple[list[str], list[str]]:
         load += found
     for name in modules.optional:
         load += _dependencies(source, name) or []
-    for name in modules.available:
+    for name in (*modules.attempted, *modules.available):
         available += _dependencies(source, name) or []
     load = list(dict.fromkeys(load))
     return load, [path for path in dict.fromkeys(available) if path not in load]

@@ -28,11 +28,13 @@ class Modules:
     Args:
         required: Loaded at boot in this order; a kernel has to have them.
         optional: Loaded after those, where the kernel has them.
+        attempted: Loaded after those too; one that the processor has not what it takes for stays out.
         available: Present for ``modprobe``, where the kernel has them.
     """
 
     required: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+    attempted: tuple[str, ...] = ()
     available: tuple[str, ...] = ()
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from kvtest.plugin import (
     agent_fixtures,
+    capture,
     census,
     collection,
     endings,
@@ -48,6 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(agent_fixtures, "kvtest-agent-fixtures")
     config.pluginmanager.register(runtime_fixtures, "kvtest-runtime-fixtures")
     config.pluginmanager.register(census, "kvtest-census")
+    config.pluginmanager.register(capture, "kvtest-capture")
     config.pluginmanager.register(Crashes(config), "kvtest-crashes")
     config.pluginmanager.register(notes, "kvtest-notes")
     config.pluginmanager.register(plan, "kvtest-plan")

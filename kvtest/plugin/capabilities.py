@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Callable
 
 import pytest
@@ -34,6 +35,28 @@ def _vhost_vsock(_config: pytest.Config) -> str | None:
     device = "/dev/vhost-vsock"
     problem = reservation_problem(device)
     return None if problem is None else f"{device} {problem}: kvtest doctor says what mends it"
+
+
+def _lab(_config: pytest.Config) -> str | None:
+    from kvtest.host.kernel_log import WATCHED
+
+    if WATCHED not in os.environ:  # which only a lab host has
+        return "it interferes with everybody's guests, so it is for a host of its own: --host lab"
+    if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
+        return "it interferes with the guests of other workers: -n 0"
+    return None
+
+
+def _vhost_vsock_module(_config: pytest.Config) -> str | None:
+    from kvtest.guest.inventory import modules
+
+    return None if "vhost_vsock" in modules() else "vhost_vsock is not a module here, or not loaded"
+
+
+def _vsock_namespaces(_config: pytest.Config) -> str | None:
+    if os.path.exists("/proc/sys/net/vsock/ns_mode"):
+        return None
+    return f"vsock knows no network namespaces before Linux 7.0, and this is {platform.release()}"
 
 
 def _runtime(config: pytest.Config) -> str | None:
@@ -117,6 +140,9 @@ _CHECKS: dict[str, Check] = {
     "kvm": _kvm,
     "root": _root,
     "vhost-vsock": _vhost_vsock,
+    "vhost-vsock-module": _vhost_vsock_module,
+    "vsock-namespaces": _vsock_namespaces,
+    "lab-alone": _lab,
     "runtime": _runtime,
     "containerd": _containerd,
     "agent-guest": _agent_guest,

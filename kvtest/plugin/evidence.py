@@ -29,6 +29,9 @@ def gathered(item: pytest.Item, guest: RunningMachine, artifacts: Path) -> Itera
         guest: Its guest.
         artifacts: Its artifact directory.
     """
+    from kvtest.plugin.session import session_of
+
+    session_of(item.config).own(guest)
     item.stash[_KEY] = guest
     for name, value in guest.properties.items():
         item.user_properties.append((name, value))

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fixtures of suites: ``guest``, ``vsock``, ``serial``, ``host`` and ``artifacts``."""
+"""The fixtures of suites: ``guest``, ``vsock``, ``serial``, ``start_guest``, ``host`` and ``artifacts``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,6 +65,28 @@ def guest(request: pytest.FixtureRequest, artifacts: Path, guest_kernel: str) ->
     with lent as guest, evidence.gathered(request.node, guest, artifacts):
         _start_ahead(session, request.node)
         yield guest
+
+
+@pytest.fixture
+def start_guest(request: pytest.FixtureRequest, guest: Guest) -> Iterator[Callable[..., Guest]]:
+    """Starts further guests of the kind of ``guest``, which end with the test.
+
+    ``cid=`` is the address that one is to have over the host kernel's vhost-vsock; a free one if it is not given.
+    """
+    import attrs
+
+    from kvtest.plugin.session import session_of
+
+    session = session_of(request.config)
+    with contextlib.ExitStack() as started:
+
+        def start(*, cid: int | None = None) -> Guest:
+            configuration = attrs.evolve(guest.vm.configuration, host_cid=cid)
+            another = started.enter_context(session.start(configuration, cold=False))
+            session.own(another)
+            return another
+
+        yield start
 
 
 def _configuration(session: Session, item: pytest.Item, wanted: GuestRequest) -> Configuration:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kvtest.census import HEIRS, Ledger, Marks
-from kvtest.errors import KvtestError
+from kvtest.errors import HostError, KvtestError
 from kvtest.guest.libc import die_with_parent
-from kvtest.harness import Guest, GuestFactory
+from kvtest.harness import Guest, GuestFactory, RunningMachine
 from kvtest.host.local import LocalHost
 from kvtest.ownership.owner import current_keeper
 from kvtest.plugin import options
@@ -21,11 +21,13 @@ from kvtest.plugin.state import SESSION
 from kvtest.plugin.timeouts import suspended
 from kvtest.report.directory import claim
 from kvtest.start import GuestStart, ReadAhead
+from kvtest.transport import Transport
 from kvtest.vm import Configuration
 from kvtest.vm.qmp import start_monitors
 
 if TYPE_CHECKING:
     from kvtest.runtime.agent_machine import AgentMachines
+    from kvtest.vsock.monitor import VsockMonitor
 
 _ONCE = "what is made once"
 _AHEAD = "the guest that was started ahead"
@@ -52,6 +54,7 @@ class Session:
         self.ledger = Ledger(Marks(), self.settings.census_ignore)
         self._host: LocalHost | None = None
         self._agents: AgentMachines | None = None
+        self._monitor: VsockMonitor | HostError | None = None
         self._prepared = False
         self._problem: KvtestError | None = None
 
@@ -90,6 +93,25 @@ class Session:
             self._agents = agents
         return self._agents
 
+    @property
+    def monitor(self) -> VsockMonitor:
+        """Sees what the host's kernel passes between guests and itself over vsock.
+
+        Raises:
+            HostError: There is no way to see it here; the same whenever it is asked for.
+        """
+        if self._monitor is None:
+            from kvtest.vsock.monitor import VsockMonitor
+
+            try:
+                with self.ledger.lasting("the vsock monitor"):
+                    self._monitor = VsockMonitor()
+            except HostError as error:
+                self._monitor = error
+        if isinstance(self._monitor, HostError):
+            raise self._monitor
+        return self._monitor
+
     def serve_monitors(self) -> None:
         """Start what serves the monitors of all guests of this process, for as long as it runs."""
         with self.ledger.lasting(_ONCE):
@@ -108,6 +130,11 @@ class Session:
         path = artifacts_directory(item)
         path.mkdir(parents=True, exist_ok=True)
         return path
+
+    def own(self, machine: RunningMachine) -> None:
+        """Count the host's vsock sockets to and from a machine, where they are the kernel's."""
+        if Transport.VHOST_VSOCK in machine.vm.configuration.transports:
+            self.ledger.marks.cids.add(machine.cid)
 
     def make_template(self, configuration: Configuration) -> None:
         """Make the template of a kind of guest, if need be: a test does not wait for it in its own time."""
@@ -138,6 +165,8 @@ class Session:
         self.factory.drop_ahead()
         if self._host is not None:
             self._host.close()
+        if self._monitor is not None and not isinstance(self._monitor, HostError):
+            self._monitor.close()
 
 
 def session_of(config: pytest.Config) -> Session:

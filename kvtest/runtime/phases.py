@@ -105,8 +105,12 @@ def everybody_learns_of_the_loss(pods: Sequence[Pod]) -> Iterator[None]:
     waiting = [[container.waiting(patience), container.waiting(patience)] for _, container in everybody]
     yield
     within = Deadline(bound)
-    for (pod, container), both in zip(everybody, waiting, strict=True):
-        assert [one.result(within).status for one in both] == [status, status], container.id
+    told = {
+        container.id: [one.result(within).status for one in both]
+        for (_, container), both in zip(everybody, waiting, strict=True)
+    }
+    assert told == {name: [status, status] for name in told}
+    for pod, container in everybody:
         pod.events.expect("TaskExit", container.id, status=status, within=within)
     for pod, container in everybody:
         assert container.state() is Status.STOPPED

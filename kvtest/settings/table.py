@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import attrs
 
 from kvtest.accelerator import AcceleratorChoice
+from kvtest.capture import Capture
 from kvtest.settings.limits import MOST_CPUS, SMALLEST_MEMORY
 from kvtest.settings.values import (
     Choice,
@@ -227,6 +228,14 @@ class Settings:
             "",
             "What a test may leave on the host: shell patterns of KIND:TEXT, such as descriptor:*/dev/urandom",
             default_text="none",
+        )
+    )
+    capture: Capture = attrs.field(
+        metadata=_about(
+            Choice(Capture, "capture"),
+            Capture.FAILED.value,
+            "Which tests over vhost-vsock have their packets among their artifacts, as vsock.pcap; it needs root and "
+            "the host's module vsockmon",
         )
     )
     runtime: str = attrs.field(

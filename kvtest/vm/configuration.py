@@ -44,7 +44,8 @@ class Configuration:
         serial_ports: Names of the virtio-serial ports for tests, if it has virtio-serial.
         empty_disks: How many disks it has whose contents are written while it runs, to be read by the guest.
         disk_slots: How many disks can be plugged in while it runs.
-        guest_cid: Its vsock address; one that is free on the host, where its kernel has the device.
+        guest_cid: Its vsock address, where the host's kernel does not have the device.
+        host_cid: Its vsock address where the host's kernel has the device; one that is free there if ``None``.
         kernel_arguments: Words to add to the kernel's command line.
         boot_timeout: Seconds from start until it is ready: to the first answer of the control daemon, if it has one.
         request_timeout: Seconds for one request to the control daemon.
@@ -65,6 +66,7 @@ class Configuration:
     empty_disks: int = 0
     disk_slots: int = 0
     guest_cid: int = 3
+    host_cid: int | None = None
     kernel_arguments: tuple[str, ...] = ()
     boot_timeout: float = 120.0
     request_timeout: float = 30.0

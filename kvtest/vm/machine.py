@@ -225,7 +225,7 @@ class VM:
                 VsockDevice(self._directory / VHOST_USER_SOCKET, self.hybrid_path, self.cid)
             )
         if Transport.VHOST_VSOCK in self.configuration.transports:
-            self._reserved = resources.enter_context(ReservedCid())
+            self._reserved = resources.enter_context(ReservedCid(self.configuration.host_cid))
             self.cid = self._reserved.cid
             self._vhost_descriptor = self._reserved.descriptor
         start: ColdBoot | Restore

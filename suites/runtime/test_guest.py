@@ -19,7 +19,7 @@ from kvtest.census import Ledger
 from kvtest.errors import NotOfferedError
 from kvtest.runtime.console import Console
 from kvtest.runtime.neighbours import undisturbed
-from kvtest.runtime.phases import ALIVE, FOREVER, PATIENCE, everybody_learns_of_the_loss, live_again, reach_all
+from kvtest.runtime.phases import FOREVER, PATIENCE, everybody_learns_of_the_loss, live_again, reach_all
 from kvtest.runtime.under_way import every_call_ends
 
 HARMS: dict[str, Callable[[Console], None]] = {
@@ -55,8 +55,7 @@ def harmed(pod: Pod, harm: str) -> Iterator[None]:
     ],
 )
 def test_everybody_learns_of_harm_done_inside(pods: Pods, harm: str) -> None:
-    """Whatever phase of their lives the containers are in."""
-    started = reach_all(pods, ALIVE)
+    started = reach_all(pods, ("created", "output", "paused"))
     with contextlib.ExitStack() as opened, everybody_learns_of_the_loss(started):
         for pod in started:
             opened.enter_context(harmed(pod, harm))

@@ -110,7 +110,7 @@ def test_nothing_of_a_lost_machine_stays(pod: Pod, census: Ledger) -> None:
 @requirement("RUNTIME-VM-005")
 @pytest.mark.parametrize("order", BOTH)
 def test_everything_goes_when_machine_and_shim_die_together(pods: Pods, census: Ledger, order: str) -> None:
-    started = reach_all(pods)
+    started = reach_all(pods, ("created", "running", "exec"))
     for pod in started:
         (machine,) = pod.machine
         pidfd = os.pidfd_open(machine)

@@ -20,10 +20,11 @@ among their parameters.
 - ``FAULTS`` says which saboteur is at work in which test. A test without one is left out of the runs with saboteurs.
 - ``EVERY_TEST = True`` promises that there is no such test.
 - ``OPTIONS`` are further options of ``kvtest run`` for these runs.
+- ``HOST`` is the host that is given to ``kvtest run``, where that is not this machine.
 - The module is a pytest plugin in them: its hooks can do what no context can. ``plugin.fault_of`` gives a test's fault.
 
-``tests/unit/conformance/test_coverage.py`` checks the claims against the suites, and ``test_rings.py`` runs the ring
-with its saboteurs at work.
+``tests/unit/conformance/test_coverage.py`` checks the claims against the suites; ``test_rings.py`` and ``test_lab.py``
+run the ring with its saboteurs at work.
 """
 
 from __future__ import annotations
@@ -147,6 +148,16 @@ def options(table: str) -> Sequence[str]:
         table: Its name.
     """
     return tuple(getattr(_module(table), "OPTIONS", ()))
+
+
+def host(table: str) -> str | None:
+    """Return the host on which the tests of a table run with their saboteurs; ``None`` for this machine.
+
+    Args:
+        table: Its name.
+    """
+    found: str | None = getattr(_module(table), "HOST", None)
+    return found
 
 
 def breaks_every_test(table: str) -> bool:

@@ -57,13 +57,17 @@ def prepared(installation: Installation, factory: GuestFactory) -> Iterator[Inst
             profile,
             environment={**profile.environment, **told},
             owns=(*profile.owns, str(directory.path / run_directory.PATTERN)),
-            vm=profile.vm if Transport.VHOST_USER_VSOCK in found.transports else _over_the_kernel(profile.vm),
+            vm=profile.vm if Transport.VHOST_USER_VSOCK in found.transports else over_the_kernel(profile.vm),
         )
         yield attrs.evolve(installation, profile=profile)
 
 
-def _over_the_kernel(vm: VirtualMachine | None) -> VirtualMachine | None:
-    """Return how a machine is found whose vsock is the host kernel's: there its console has another address."""
+def over_the_kernel(vm: VirtualMachine | None) -> VirtualMachine | None:
+    """Return how a machine is found whose vsock is the host kernel's: there its console has another address.
+
+    Args:
+        vm: How others are.
+    """
     if vm is None or vm.console is None:
         return vm
     console = attrs.evolve(vm.console, found=_CID, address=f"vsock://{{cid}}:{_CONSOLE_PORT}")

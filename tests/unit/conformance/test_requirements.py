@@ -193,9 +193,10 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 def test_the_shipped_requirements_load() -> None:
     catalogue = Catalogue.load(suites_directory() / "requirements")
     ours, serial = (Transport.VHOST_USER_VSOCK,), (Transport.VIRTIO_SERIAL,)
-    vsock = (*ours, Transport.VHOST_VSOCK)
+    kernel = (Transport.VHOST_VSOCK,)
+    vsock = (*ours, *kernel)
     by_area: dict[str, list[tuple[Transport, ...]]] = {
-        "VSOCK": [ours, vsock],
+        "VSOCK": [ours, kernel, vsock],
         "SERIAL": [serial],
         "AGENT": [vsock, serial, (*vsock, *serial)],
         "RUNTIME": [()],

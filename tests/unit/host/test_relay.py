@@ -64,8 +64,10 @@ def test_texts_stay_whole_around_what_is_replaced(relay: Relay) -> None:
     text = (
         'first\n/sites/0123/kvtest/suites/a.py:25: in x\n\tsites/0123/kvtest/suites/b.py "é/sites/0123/kvtest/suites/"'
     )
-    (line,) = relay.results(json.dumps({"kind": "test", "details": text}).encode() + b"\n").splitlines()
-    assert json.loads(line)["details"] == 'first\nsuites/a.py:25: in x\n\tsites/0123/kvtest/suites/b.py "suites/"'
+    test = {"kind": "test", "details": text, "stdout": "\ud800"}
+    (line,) = relay.results(json.dumps(test).encode() + b"\n").splitlines()
+    ours = 'first\nsuites/a.py:25: in x\n\tsites/0123/kvtest/suites/b.py "suites/"'
+    assert json.loads(line) == {**test, "details": ours}
 
 
 def test_a_repeated_test_is_not_told_what_only_its_host_was() -> None:

@@ -12,6 +12,7 @@ import attrs
 import pytest
 
 from kvtest.accelerator import AcceleratorChoice
+from kvtest.capture import Capture
 from kvtest.errors import SettingError
 from kvtest.settings import SETTINGS, LoadedSettings, Setting, Settings, Source, load, markdown
 from kvtest.start import AgentDisk, AgentStart, GuestStart, PodUse, ReadAhead
@@ -73,6 +74,7 @@ def test_defaults(project: Path) -> None:
         cpus=1,
         cache=Path("/home/somebody/.cache/kvtest"),
         results=project / "kvtest-results",
+        capture=Capture.FAILED,
         runtime="reference",
         shim=None,
         runtime_config=None,
@@ -173,6 +175,7 @@ def _other_value(name: str) -> object:
         "memory": 512,
         "cpus": 2,
         "pods_in_a_row": 30,
+        "capture": "always",
         "pods": "own",
         "boot_timeout": 7.5,
         "request_timeout": 8,

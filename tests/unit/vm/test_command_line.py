@@ -1,14 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
+
+from kvtest.runtime import profile
+from kvtest.runtime.reference.preparation import over_the_kernel
 from kvtest.start import AgentDisk
 from kvtest.transport import Transport
 from kvtest.vm import QEMU, Accelerator, Configuration
 from kvtest.vm.command_line import CommandLine, Group, option, raw
-from kvtest.vm.configuration import ColdBoot, Disk
+from kvtest.vm.configuration import ColdBoot, Disk, Restore
 from kvtest.vm.q35 import command_line
 
 
@@ -56,3 +63,16 @@ def test_a_machine_without_our_control_daemon_has_no_channel_to_it() -> None:
     assert not [word for word in words if "org.kvtest.control" in word or "id=control" in word]
     assert "if=none,id=disk,format=raw,file=/d,,1,readonly=on" in words
     assert "nvme,drive=disk,serial=kvtest" in words
+
+
+@pytest.mark.parametrize("start", [ColdBoot(), Restore(Path("/m"), shared=False, kernel=Path("/k"), commands=7)])
+def test_the_address_of_a_vsock_of_the_kernel_is_known_from_the_command_line(start: ColdBoot | Restore) -> None:
+    reserved: Any = SimpleNamespace(cid=77, descriptor=9)
+    kind = configuration(transports=frozenset({Transport.VHOST_VSOCK}))
+    line = " ".join(command_line(kind, "guest", Path("/run/x"), Path("/a/console"), start, reserved).words)
+    vm = over_the_kernel(profile.load("reference").vm)
+    assert vm is not None
+    assert vm.console is not None
+    found = re.search(vm.console.found or "", line)
+    assert found is not None
+    assert vm.console.address.format(**found.groupdict()) == "vsock://77:1026"
