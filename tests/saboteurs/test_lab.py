@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""As in ``test_rings.py``, for tests that need the vhost-vsock of a lab host's kernel."""
+"""As in ``test_rings.py``, for tests that need the vhost-vsock of a lab host's kernel.
+
+These run where ``SABOTEURS_IN_LABS`` is set: they take minutes that each change need not wait for.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +24,9 @@ from tests.saboteurs.rounds import Rounds
 
 ROOT = Path(__file__).parents[2]
 IN_THE_LAB = Path("/work")  # where kvtest runs there, and so where Python finds what is not installed
-USUAL = "lab"
-VARIABLE = "SABOTEURS_IN_EVERY_LAB"
+VARIABLE = "SABOTEURS_IN_LABS"
 
-
-def _table(name: str) -> object:
-    place = host(name)
-    # Another kernel than the usual one takes minutes of making images and templates.
-    own = pytest.mark.skipif(VARIABLE not in os.environ, reason=f"it makes a lab host of its own: {VARIABLE}=1")
-    marks = [] if place == USUAL else [own]
-    return pytest.param(name, marks=marks)
+pytestmark = pytest.mark.skipif(VARIABLE not in os.environ, reason=f"it takes minutes: {VARIABLE}=1")
 
 
 def bring_saboteurs(lab: Lab) -> None:
@@ -41,7 +37,7 @@ def bring_saboteurs(lab: Lab) -> None:
         lab._guest.write_file(str(target), file.read_bytes())
 
 
-@pytest.mark.parametrize("table", [_table(name) for name in tables() if host(name) is not None])
+@pytest.mark.parametrize("table", [name for name in tables() if host(name) is not None])
 def test_every_test_with_a_fault_fails_and_says_so(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
