@@ -18,6 +18,11 @@ process there, and of what it starts, comes as much later."""
 _FACTOR = float(os.environ.get(SLOWNESS, "1"))
 
 
+def slowness() -> str | None:
+    """Return what has to be known of the deadlines of this process, also those that a requirement sets, if anything."""
+    return None if _FACTOR == 1 else f"each came {_FACTOR:g} times later, as this machine is emulated"
+
+
 class Deadline:
     """A moment on the monotonic clock.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from kvtest.deadline import slowness
 from kvtest.plugin import options
 from kvtest.plugin.collection import is_ours
 from kvtest.plugin.plan import plan_of
@@ -93,6 +94,8 @@ class Reporting:
 
         results = options.loaded(self._config).settings.results
         properties = {setting.name: text for setting, text, _ in options.loaded(self._config).changed()}
+        if (slow := slowness()) is not None:
+            properties["deadlines"] = slow
         session = existing_session(self._config)
         with session.ledger.lasting(self) if session is not None else contextlib.nullcontext():
             self._held.enter_context(held(results))

@@ -14,6 +14,7 @@ from kvtest.report.variants import variant_lines
 
 _BAD = (Outcome.FAILED, Outcome.ERROR)
 _LINE_LIMIT = 300
+_TOLD = ("deadlines", "cloned_again")  # what of the run itself bears on every verdict
 
 
 def summary_lines(results: Results) -> list[str]:
@@ -31,6 +32,9 @@ def summary_lines(results: Results) -> list[str]:
             lines += [f"    {text}" for text in told if text]
     lines += requirement_lines(verdicts(results))
     lines += variant_lines(results)
+    lines += [
+        f"{name.replace('_', ' ')}: {line(text)}" for name, text in results.run.properties.items() if name in _TOLD
+    ]
     counted = ", ".join(f"{count} {_noun(outcome, count)}" for outcome, count in results.count().items() if count)
     interrupted = "" if results.complete else "; the run was interrupted"
     lines.append(f"{counted or 'no tests ran'} in {results.duration:.1f} s{interrupted}")

@@ -21,6 +21,13 @@ def test_everything_passed() -> None:
     assert summary_lines(Results(RUN, tests, 22.34)) == ["3 passed in 12.3 s"]
 
 
+def test_what_bears_on_every_verdict_is_told() -> None:
+    run = evolve(RUN, properties={"deadlines": "each came 4 times later", "cloned_again": "silent", "memory": "256"})
+    tests = (result("a::p", Outcome.PASSED),)
+    told = ["deadlines: each came 4 times later", "cloned again: silent"]
+    assert summary_lines(Results(run, tests, 22.34)) == [*told, "1 passed in 12.3 s"]
+
+
 def test_failures_come_with_their_cause_and_requirement() -> None:
     tests = (
         result("a::p", Outcome.PASSED, requirement="VSOCK-DATA-001"),
