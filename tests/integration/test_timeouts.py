@@ -52,9 +52,9 @@ def stories(pytester: pytest.Pytester, settings: Settings) -> dict[str, str]:
     result.assert_outcomes(passed=1, failed=5)
     result.stdout.fnmatch_lines(
         [
-            "first cause: DeadlineExceededError: waited 6.* s for the test to end",
+            "first cause: DeadlineExceededError: waited * s for the test to end",
             "evidence: */test_slow-test_hangs*/timeout.txt",
-            "first cause: DeadlineExceededError: waited 0.5 s for *sleep*",
+            "first cause: DeadlineExceededError: waited * s for *sleep*",
             "evidence: */test_slow-test_waits_for_a_command/timeout.txt",
         ]
     )
@@ -105,7 +105,7 @@ def test_an_instruction_without_a_line_is_interrupted(pytester: pytest.Pytester)
     pytester.makepyfile(test_loop=LOOP)
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-n0", "--kvtest-test-timeout=1")
     result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines(["first cause: DeadlineExceededError: waited 1.* s for the test to end"])
+    result.stdout.fnmatch_lines(["first cause: DeadlineExceededError: waited * s for the test to end"])
 
 
 ENDINGS = """
@@ -141,5 +141,5 @@ def test_fixtures_that_take_too_long_to_end_twice(pytester: pytest.Pytester, set
         *("-p", "no:cacheprovider", "-n0", f"--kvtest-cache={settings.cache}", "--kvtest-test-timeout=2")
     )
     result.assert_outcomes(passed=3, errors=1)
-    result.stdout.fnmatch_lines("*waited 2.* s for the fixtures of the test to end*")
+    result.stdout.fnmatch_lines("*waited * s for the fixtures of the test to end*")
     result.stderr.no_fnmatch_line("*Traceback*")
