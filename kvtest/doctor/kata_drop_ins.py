@@ -109,8 +109,10 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Mapping[str, 
     result = dict(below)
     for key, value in above.items():
         other = below.get(key)
-        both = isinstance(value, Mapping) and isinstance(other, Mapping)
-        result[key] = _merged(other, value) if both else value  # type: ignore[arg-type] # both are
+        if isinstance(value, Mapping) and isinstance(other, Mapping):
+            result[key] = _merged(other, value)
+        else:
+            result[key] = value
     return result
 
 

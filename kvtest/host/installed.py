@@ -22,7 +22,7 @@ def plugins() -> list[metadata.Distribution]:
     found = {
         one.metadata["Name"]: one
         for one in metadata.distributions()
-        if any(_NAME.match(text)[0].lower() == _OURS for text in one.requires or [])  # type: ignore[index] # PEP 508
+        if any((name := _NAME.match(text)) and name[0].lower() == _OURS for text in one.requires or [])
         and any(point.group == "pytest11" for point in one.entry_points)
     }
     return list(found.values())

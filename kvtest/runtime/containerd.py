@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from kvtest.deadline import Deadline
 from kvtest.errors import KvtestError, RPCError, ShimError, StateError
-from kvtest.ownership import MountNamespace
 from kvtest.rpc.api import load
 from kvtest.rpc.status import Code
 from kvtest.runtime.backend import NAMESPACE, Plan, Surroundings
@@ -55,25 +54,16 @@ class Containerd:
     """A containerd that ends with us, and has nothing in common with the machine's own.
 
     Args:
-        directory: Where it keeps everything; its path has to be short.
-        program: The program.
-        installation: The runtime whose shim it is to find by name; those on ``PATH`` if ``None``.
-        mounts: The mount namespace that it and its shims run in; ours if ``None``.
+        process: What it runs as, not started yet.
 
     Raises:
         ContainerdError: It did not start; the end of its log is in the message.
         MissingToolError: It is not a program.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        program: Path,
-        installation: Installation | None = None,
-        mounts: MountNamespace | None = None,
-    ) -> None:
-        self.directory = directory
-        self._process = ContainerdProcess(directory, program, installation, mounts)
+    def __init__(self, process: ContainerdProcess) -> None:
+        self.directory = process.directory
+        self._process = process
         self._subscribers: dict[str, Callable[[Event], None]] = {}
         self._channel: grpc.Channel | None = None
         self._reader: threading.Thread | None = None

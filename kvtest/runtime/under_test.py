@@ -12,7 +12,7 @@ from kvtest.ownership import MountNamespace, RunDirectory
 from kvtest.runtime import rootfs
 from kvtest.runtime.backend import Driver
 from kvtest.runtime.containerd import Containerd
-from kvtest.runtime.containerd_process import BUNDLES, find_containerd
+from kvtest.runtime.containerd_process import BUNDLES, ContainerdProcess, find_containerd
 from kvtest.runtime.installation import Installation, root_is_mount_point
 from kvtest.runtime.pods import Pods
 from kvtest.runtime.shared_pods import SharedPods
@@ -84,7 +84,8 @@ class RuntimeUnderTest:
             with self.ledger.lasting(_CONTAINERD), contextlib.ExitStack() as opened:
                 directory = opened.enter_context(RunDirectory(self.base))
                 directory.own_sockets_in(f"{BUNDLES}/*/*/address")
-                containerd = Containerd(directory.path, find_containerd(), self.installation, mounts)
+                process = ContainerdProcess(directory.path, find_containerd(), self.installation, mounts)
+                containerd = Containerd(process)
                 self._containerd = (containerd, directory)
                 opened.pop_all()
         elif not self._containerd[0].running:

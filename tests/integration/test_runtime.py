@@ -14,6 +14,7 @@ import pytest
 from kvtest.errors import ContainerdError, MissingToolError
 from kvtest.ownership import RunDirectory
 from kvtest.runtime import containerd
+from kvtest.runtime.containerd_process import ContainerdProcess
 from kvtest.runtime.installation import root_is_mount_point
 
 ROOT = Path(__file__).parents[2]
@@ -78,11 +79,11 @@ def test_a_containerd_that_does_not_start(
     program.chmod(0o700)
     monkeypatch.setattr(containerd, "STARTING_SECONDS", 3.0)
     with RunDirectory() as directory, pytest.raises(ContainerdError) as caught:
-        containerd.Containerd(directory.path, program)
+        containerd.Containerd(ContainerdProcess(directory.path, program))
     assert re.match(f"{re.escape(str(program))} did not start: {seen}", str(caught.value))
     assert "hint: run it by hand" in str(caught.value)
 
 
 def test_a_containerd_that_is_not_there() -> None:
     with RunDirectory() as directory, pytest.raises(MissingToolError):
-        containerd.Containerd(directory.path, Path("/nowhere/containerd"))
+        containerd.Containerd(ContainerdProcess(directory.path, Path("/nowhere/containerd")))
