@@ -182,9 +182,10 @@ def _boot(configuration: Configuration, start: ColdBoot | Restore) -> Group:
     # panic=-1 with -no-reboot: a panic ends QEMU at once. The self-tests of ciphers take a fifth of a boot under TCG,
     # and mitigations another: the detours that they make of indirect jumps are what TCG is worst at. Pressure
     # statistics, which nobody reads, would be kept at each wake-up. The kernel's check of its timer counts what comes
-    # in while it turns in a loop, and panics where the host has no time for QEMU.
+    # in while it turns in a loop, and panics where the host has no time for QEMU. What TCG has translated is found
+    # again by its virtual address: at random addresses each start of a program is translated anew.
     words = ["console=ttyS0", "quiet", "panic=-1", "oops=panic", "cryptomgr.notests", "mitigations=off", "psi=0"]
-    words += ["no_timer_check"]
+    words += ["no_timer_check", "norandmaps"]
     words += configuration.kernel_arguments
     if isinstance(start, Restore):
         return Group(
