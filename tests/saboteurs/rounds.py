@@ -46,7 +46,8 @@ class Rounds:
 
     def conclude(self) -> None:
         """Check that every binding requirement of the table was seen to be broken, and for no other reason."""
-        assert self._astray == {}, "tests that failed for another reason than what was broken"
+        astray = "\n".join(f"{test}: {message}" for test, message in self._astray.items())
+        assert not astray, f"tests that failed for another reason than what was broken:\n{astray}"
         named = {name for names in self.tests.values() for name in names}
         binding = {requirement.id for requirement in shipped() if requirement.id in named and requirement.level.binding}
         assert binding - self._broken == set(), "nobody has been seen to break them"
