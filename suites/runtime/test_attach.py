@@ -40,6 +40,20 @@ def test_a_client_that_comes_back_has_missed_nothing(shared_pod: Pod) -> None:
     assert container.stdout.seen == b"".join(b"%d-%d\n" % (turn, n) for turn in range(AGAIN) for n in range(1, 5))
 
 
+@requirement("RUNTIME-STDIO-006")
+def test_output_that_nobody_reads_holds_up_nobody(shared_pod: Pod) -> None:
+    container = shared_pod.run(FOREVER)
+    writer = container.exec(["sh", "-c", "echo begun >&2; exec yes"])
+    writer.stderr.read_until(b"begun\n", PATIENCE)
+    assert container.output_of(["echo", "here"]) == b"here\n"
+    assert writer.state(shared_pod.profile.call_bound) is Status.RUNNING
+    writer.kill()
+    shared_pod.events.expect("TaskExit", container.id, process=writer.name, status=128 + 9, within=PATIENCE)
+    assert writer.wait(PATIENCE).status == 128 + 9
+    # What waited is there for whoever comes, and then the end.
+    assert set(writer.stdout.read_all(PATIENCE).splitlines()[:-1]) == {b"y"}
+
+
 @contextlib.contextmanager
 def few_descriptors(pid: int) -> Iterator[int]:
     """Let a process have few descriptors more than it has, and return how many that are."""

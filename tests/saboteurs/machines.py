@@ -19,6 +19,7 @@ from unittest.mock import patch
 
 from kvtest.errors import KvtestError, ShimError
 from kvtest.guest import libc
+from kvtest.runtime.reference import process as process_module
 from kvtest.runtime.reference import server as server_module
 from kvtest.runtime.reference import tasks as tasks_module
 from kvtest.runtime.reference.container import Container
@@ -268,6 +269,12 @@ def ends_with_its_reader() -> None:
         self.close()
 
     _replace(Output, "__init__", broken)
+
+
+@_in_the_shim("RUNTIME-STDIO-006")
+def ends_when_all_is_read() -> None:
+    """The end of a process is told when somebody has read all of its output."""
+    _replace(process_module, "_DRAIN_SECONDS", None)
 
 
 @_in_the_shim("RUNTIME-CLIENTS-004")

@@ -12,6 +12,7 @@ OPTIONS = ("--runtime", str(Path(__file__).parents[1] / "reference.toml"), "--ce
 
 FAULTS = [
     Fault("test_attach::test_a_client*direct*", machines.ends_with_its_reader, r"-4\n'"),
+    Fault("test_attach::test_output_that*direct*", machines.ends_when_all_is_read, "the event TaskExit"),
     # Whoever connects next, or asks.
     Fault("test_attach::test_a_shim*direct*", machines.ends_without_descriptors, "onnection"),
     Fault("test_attach::test_an_agent*direct*", machines.serves_one_client, "to take a connection"),
