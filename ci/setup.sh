@@ -6,6 +6,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PATH=${PATH//"$PWD/.venv/bin:"/} # of an activated .venv, which is not what .venv is to be made with
 
+# Where it is set, as in many container images, each of the hundreds of processes of a run compiles all of kvtest anew.
+unset PYTHONDONTWRITEBYTECODE
+
 say() { printf '%s\n' "$*" >&2; }
 
 # What is needed: a test that it is there, the Debian package that brings it.

@@ -3,32 +3,51 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import traceback
+from collections.abc import Callable, Sequence
 from importlib import metadata
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from kvtest.cli import doctor, gc, image, report, runtime, shell, suites
 from kvtest.cli.console import errors
 from kvtest.cli.status import STATUSES, Status, status_of
 from kvtest.errors import KvtestError
 
-app = typer.Typer(
-    name="kvtest",
-    help=f"End-to-end conformance tests for VM-isolated container runtimes.\n\n{STATUSES}",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-app.command("run", epilog=STATUSES)(suites.run)
-app.command("report", epilog=STATUSES)(report.report)
-app.command("doctor")(doctor.doctor)
-app.command("shell", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(shell.shell)
-app.command("gc")(gc.gc)
-app.add_typer(image.app, name="image")
-app.add_typer(runtime.app, name="runtime")
+_AS_THEY_ARE = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+# The module of this package that has a command, in the order of the help, and what makes it a command.
+_COMMANDS: dict[str, tuple[str, Callable[[typer.Typer, Any], object]]] = {
+    "run": ("suites", lambda app, module: app.command("run", epilog=STATUSES)(module.run)),
+    "report": ("report", lambda app, module: app.command("report", epilog=STATUSES)(module.report)),
+    "doctor": ("doctor", lambda app, module: app.command("doctor")(module.doctor)),
+    "shell": ("shell", lambda app, module: app.command("shell", context_settings=_AS_THEY_ARE)(module.shell)),
+    "gc": ("gc", lambda app, module: app.command("gc")(module.gc)),
+    "image": ("image", lambda app, module: app.add_typer(module.app, name="image")),
+    "runtime": ("runtime", lambda app, module: app.add_typer(module.app, name="runtime")),
+}
+
+
+def application(arguments: Sequence[str]) -> typer.Typer:
+    """Return the command line.
+
+    Args:
+        arguments: What it will be asked. A command that comes first is the only one that is imported: all of them
+            together take longer than a short run.
+    """
+    app = typer.Typer(
+        name="kvtest",
+        help=f"End-to-end conformance tests for VM-isolated container runtimes.\n\n{STATUSES}",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        callback=_options,
+    )
+    for name in [name for name in _COMMANDS if name in arguments[:1]] or _COMMANDS:
+        module, add = _COMMANDS[name]
+        add(app, importlib.import_module(f"{__package__}.{module}"))
+    return app
 
 
 def _version(asked: bool) -> None:
@@ -37,7 +56,6 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
@@ -49,7 +67,7 @@ def _options(
 def run() -> None:
     """Run the command that the process was started with, and exit."""
     try:
-        app()
+        application(sys.argv[1:])()
     except KvtestError as error:
         errors.print(f"kvtest: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(status_of(error))

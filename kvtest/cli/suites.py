@@ -15,7 +15,6 @@ import pytest
 import typer
 
 from kvtest.cli.console import progress
-from kvtest.cli.hosts import run_on_each
 from kvtest.cli.options import Given, loaded_of, pytest_flags, with_settings
 from kvtest.cli.status import status_of_run
 from kvtest.errors import SettingError, UnknownNameError, UsageError
@@ -70,6 +69,8 @@ def run(
     if workers is not None and workers != "auto" and not workers.isdecimal():
         raise SettingError(f"-n {workers}: the number of workers is a number, or auto")
     if host:
+        from kvtest.cli.hosts import run_on_each  # half of what a command has to import, and most runs are here
+
         chosen = [*(["-k", keyword] if keyword else []), *(["-x"] if exit_first else []), *(["-v"] if verbose else [])]
         with results_of_one_run(settings.results), _stopped_by_sigterm():
             raise typer.Exit(run_on_each(host, loaded, given, what or [], chosen, workers or ""))
