@@ -195,7 +195,7 @@ def kvtest(settings: Settings, results: Path, *arguments: str) -> subprocess.Com
     )
 
 
-@pytest.mark.parametrize("whole", [False, True], ids=["init", "whole"])
+@pytest.mark.parametrize("whole", [pytest.param(False, marks=pytest.mark.thorough), True], ids=["init", "whole"])
 def test_the_agent_ring_runs_over_it(settings: Settings, theirs: Image, tmp_path: Path, whole: bool) -> None:
     brought = ["--agent-kernel", str(theirs.kernel), "--agent-initrd", str(theirs.initramfs)]
     files = [f"suites/agent/test_{name}.py" for name in ("life_cycle", "resources", "lost")]

@@ -61,7 +61,7 @@ class WithoutDevice(LabMachine):
         self.guest.run(["rm", "/dev/kvm"]).check()
 
 
-@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize("loaded", [False, pytest.param(True, marks=pytest.mark.thorough)])
 def test_without_a_kvm_of_its_own_the_guests_are_emulated(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loaded: bool
 ) -> None:

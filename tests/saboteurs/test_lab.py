@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """As in ``test_rings.py``, for tests that need the vhost-vsock of a lab host's kernel.
 
-These run where ``SABOTEURS_IN_LABS`` is set: they take minutes that each change need not wait for.
+They take minutes that each change need not wait for.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,8 @@ from tests.saboteurs.rounds import Rounds
 
 ROOT = Path(__file__).parents[2]
 IN_THE_LAB = Path("/work")  # where kvtest runs there, and so where Python finds what is not installed
-VARIABLE = "SABOTEURS_IN_LABS"
 
-pytestmark = pytest.mark.skipif(VARIABLE not in os.environ, reason=f"it takes minutes: {VARIABLE}=1")
+pytestmark = pytest.mark.thorough
 
 
 def bring_saboteurs(lab: Lab) -> None:

@@ -18,11 +18,14 @@ from tests.saboteurs.registry import host, options, ring_of, tables
 from tests.saboteurs.rounds import Rounds
 
 ROOT = Path(__file__).parents[2]
+# What they break is broken under the other driver too, or takes many pods.
+THOROUGH = ("runtime_guest_containerd", "runtime_machine_containerd", "runtime_pods_in_a_row")
 
 
 def _table(name: str) -> object:
     chroot = pytest.mark.skipif(not root_is_mount_point(), reason="runc makes no containers in a chroot")
-    return pytest.param(name, marks=[chroot] if name in ("runtime", "runtime_pods_in_a_row") else [])
+    marks = [chroot] if name in ("runtime", "runtime_pods_in_a_row") else []
+    return pytest.param(name, marks=[*marks, pytest.mark.thorough] if name in THOROUGH else marks)
 
 
 @pytest.mark.parametrize("table", [_table(name) for name in tables() if host(name) is None])
