@@ -129,7 +129,7 @@ class Belongings:
 
 
 def refuse_files(host: str, loaded: LoadedSettings) -> None:
-    """Refuse settings that name files, on a host to which none of the user's own are brought.
+    """Refuse settings that name what guests are made of or what runs them, on a host that has its own.
 
     Args:
         host: The host, as the user wrote it.
@@ -140,7 +140,7 @@ def refuse_files(host: str, loaded: LoadedSettings) -> None:
     """
     for setting, text, origin in loaded.changed():
         named = setting.name in (*_PROGRAMS, *_NAMES, "guest_kernel", "guest_image") and "/" in text
-        if text and (named or setting.name in (*_FILES, *_DIRECTORIES, "agent")):
+        if text and (named or setting.name in (*_FILES, "agent")):
             raise UsageError(
                 f"{origin}: {text} is on this machine, and kvtest does not bring it to {host}",
                 hint="run it on this machine, or on one with vhost-vsock of its own: --host ssh://[USER@]MACHINE",

@@ -13,7 +13,6 @@ from pathlib import Path
 import attrs
 import typer
 
-from kvtest.cli.belongings import refuse_files, rings_of, shipped
 from kvtest.cli.console import errors
 from kvtest.cli.lab import open_lab
 from kvtest.cli.options import Given
@@ -43,7 +42,7 @@ def run_on_each(
         hosts: The hosts, as the user wrote them.
         loaded: The settings of the run.
         given: Those that the user has given as flags.
-        what: Rings, files or tests of the shipped suites; all rings if empty.
+        what: Rings, files or tests; all rings if empty.
         options: Further options of ``kvtest run``.
         workers: How many workers the user has asked for; empty if that is left to us.
 
@@ -58,7 +57,7 @@ def run_on_each(
     if not hosts:
         raise UsageError("no host is named", hint=KINDS)
     for host in hosts:
-        _check(host, what)
+        _check(host)
     if len(hosts) == 1:
         return _run_on(hosts[0], loaded, given, what, options, workers)
     base = loaded.settings.results / HOSTS
@@ -98,17 +97,13 @@ def _report_all(directories: Mapping[str, Path], target: Path) -> None:
         typer.echo(text)
 
 
-def _check(host: str, what: list[str]) -> None:
+def _check(host: str) -> None:
     scheme = host.partition(":")[0]
     if scheme not in (lab.SCHEME, ssh_address.SCHEME):
         raise UsageError(f"{host!r} is no host", hint=KINDS)
     kernel = lab.kernel_of(host) if scheme == lab.SCHEME else None
     if kernel is not None and not kernel.startswith("path:") and kernel not in load_kernels():
         raise UnknownNameError("kernel of a lab host", kernel, load_kernels())
-    for name in what:
-        if scheme == lab.SCHEME and shipped(name) is None:
-            hint = "it has the shipped suites: rings, or paths in suites/; --host ssh://… is brought tests of your own"
-            raise UsageError(f"{host} has no {name}", hint=hint)
 
 
 def _run_on(host: str, loaded: LoadedSettings, given: Given, what: list[str], options: list[str], workers: str) -> int:
@@ -123,10 +118,8 @@ def _run_on(host: str, loaded: LoadedSettings, given: Given, what: list[str], op
     results = loaded.settings.results
     machine: Host
     if scheme == lab.SCHEME:
-        refuse_files(host, loaded)
         require_memory(MEMORY, "a lab host")
-        there = [known for name in what if (known := shipped(name)) is not None]
-        machine, flags = open_lab(host, loaded.settings, given, workers, rings_of(what))
+        machine, there, flags = open_lab(host, loaded, given, what, workers)
     else:
         machine, there, flags = open_remote(host, loaded, what, workers)
     with machine, ExitStack() as at_the_end:

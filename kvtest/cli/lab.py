@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
 
+from kvtest.cli.belongings import Belongings, refuse_files, rings_of
 from kvtest.cli.console import progress
 from kvtest.cli.options import Given
-from kvtest.conformance import Ring
 from kvtest.errors import UsageError
-from kvtest.host.lab import Lab, kernel_of
+from kvtest.host.lab import BASE, Lab, kernel_of
 from kvtest.image.recipe import find_kernel
-from kvtest.settings import SETTINGS, Settings
+from kvtest.settings import SETTINGS, LoadedSettings
 from kvtest.transport import Transport
 
 # What a lab host is told of the settings that the user has given.
@@ -21,29 +21,31 @@ _PASSED_ON = (
     *("pods", "pods_in_a_row"),
 )
 # What concerns this machine, on which the lab host is one more guest.
-_OURS = ("accelerator", "qemu", "cache", "results", "mirror", "run_directory")
+_OURS = ("accelerator", "qemu", "cache", "results", "mirror", "run_directory", "requirements")
 
 
 def open_lab(
-    host: str, settings: Settings, given: Given, workers: str, rings: Collection[Ring]
-) -> tuple[Lab, list[str]]:
-    """Start a lab host.
+    host: str, loaded: LoadedSettings, given: Given, what: Sequence[str], workers: str
+) -> tuple[Lab, list[str], list[str]]:
+    """Start a lab host and bring it what is the user's own.
 
     Args:
         host: The host, as the user wrote it.
-        settings: The settings of the run.
+        loaded: The settings of the run.
         given: Those that the user has given.
+        what: Rings, files or tests.
         workers: How many workers the user has asked for; empty if that is left to kvtest there.
-        rings: The rings that are to be run.
 
     Returns:
-        The host, and the flags of its run.
+        The host, what it is to run as that is called there, and the flags of its run.
 
     Raises:
-        UsageError: There is no such host, or a setting makes no sense there.
+        UsageError: There is no such host, a setting makes no sense there, or something is not there to be brought.
         KvtestError: It could not be made, or did not come up.
     """
-    kernel = kernel_of(host)
+    kernel, settings = kernel_of(host), loaded.settings
+    refuse_files(host, loaded)
+    belongings = Belongings.of(what, loaded)
     for name in (*settings.guest_kernel, *([kernel] if kernel else [])):
         find_kernel(name)  # before anything is built
     for name, value in given.items():
@@ -57,5 +59,15 @@ def open_lab(
         if name in _PASSED_ON and value is not None
         for one in (value if isinstance(value, list) else [value])
     ]
+    flags += [
+        f"{SETTINGS[name].flag}={','.join(parcel.there(path, BASE) for path, parcel in parcels)}"
+        for name, parcels in belongings.settings.items()
+    ]
     flags += ["-n", workers] if workers else []
-    return Lab(host, settings, kernel, settings.results / "host", progress, rings=rings), flags
+    lab = Lab(host, settings, kernel, settings.results / "host", progress, rings=rings_of(what))
+    try:
+        lab.bring(belongings.parcels)
+    except BaseException:
+        lab.close()
+        raise
+    return lab, list(belongings.named(what, BASE)), flags

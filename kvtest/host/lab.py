@@ -8,6 +8,7 @@ are on disks that are plugged in, so that nothing is installed, and no guest boo
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from kvtest.host.heartbeat import Heartbeat
 from kvtest.host.host import Host
 from kvtest.host.lab_machine import CACHE, SITE, LabMachine
 from kvtest.host.link import SILENCE_SECONDS
+from kvtest.host.parcels import Parcel, packed
 from kvtest.host.relay import Relay
 from kvtest.report import Results, failures, summary_lines
 from kvtest.report.directory import JUNIT_FILE, RESULTS_FILE
@@ -32,6 +34,9 @@ from kvtest.vm import State
 from kvtest.vm.accelerator import MEMORY, on_another_boot
 
 SCHEME = "lab"
+#: The directory there that keeps what is brought.
+BASE = "/work"
+_BROUGHT = "/work/brought.tar"
 _RESULTS = "/work/results"
 _ARCHIVE = "/work/results.tar"
 _FETCHING_SECONDS = 300.0
@@ -87,6 +92,7 @@ class Lab(Host):
         self._guests = lab_guests.ensure(settings, kernel, site, artifacts, progress, rings=rings)
         #: Seconds without a sign of life after which it is taken for lost.
         self.silence = 2 * SILENCE_SECONDS
+        self._parcels: tuple[Parcel, ...] = ()
         self._clone = functools.partial(LabMachine, settings, kernel, site, self._guests.disk, artifacts, progress)
         self._open("lab")
 
@@ -96,9 +102,32 @@ class Lab(Host):
         try:
             if self._guests.accelerator is Accelerator.KVM:
                 self._use_kvm(self._guests.memory)
+            self._unpack()
         except BaseException:
             self.close()
             raise
+
+    def bring(self, parcels: Sequence[Parcel]) -> None:
+        """Bring what is the user's own, below :data:`BASE`.
+
+        Args:
+            parcels: What it is.
+
+        Raises:
+            HostError: It cannot be read here, or there is no room for it.
+        """
+        self._parcels = tuple(parcels)
+        self._unpack()
+
+    def _unpack(self) -> None:
+        if not self._parcels:
+            return
+        try:
+            self._guest.write_file(_BROUGHT, packed(self._parcels), deadline=_FETCHING_SECONDS)
+            self._guest.run(["tar", "-xf", _BROUGHT, "-C", BASE], deadline=_FETCHING_SECONDS).check()
+            self._guest.run(["rm", _BROUGHT]).check()
+        except GuestError as error:
+            raise HostError(f"what is your own could not be brought to {self.name}: {error.message}") from error
 
     def _use_kvm(self, memory: str) -> None:
         if not self._machine.kvm:
@@ -146,6 +175,7 @@ class Lab(Host):
         command += [f"--cache={CACHE}", f"--results={_RESULTS}", "-v"]
         name = f"{self.name}: ".encode()
         places = {f"{SITE[1:]}/kvtest/suites": "suites"}
+        places |= {parcel.tree.place: os.path.relpath(parcel.root) for parcel in self._parcels}
         relay = Relay(self.name, ["--host", self.name], _RESULTS, self._results, places, told)
         self._brought = 0
         with Heartbeat(self._guest, self.silence) as heartbeat:

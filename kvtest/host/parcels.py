@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import io
 import os
+import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from attrs import frozen
 
 from kvtest.cache import fingerprint
-from kvtest.errors import UsageError
+from kvtest.errors import HostError, UsageError
 from kvtest.host.cargo import Tree, file_of
 
 _MOST_BYTES = 256 << 20
@@ -89,6 +91,29 @@ def of_tests(paths: Sequence[Path]) -> Parcel:
         names = (_LOCAL_PLUGIN, *_CONFIGURATIONS)
         found.update(dict.fromkeys(one / name for one in above for name in names if (one / name).is_file()))
     return _parcel(root, found, str(paths[0]))
+
+
+def packed(parcels: Sequence[Parcel]) -> bytes:
+    """Return a tar archive of all files, each where its parcel's place says.
+
+    Args:
+        parcels: What is to be packed.
+
+    Raises:
+        HostError: A file cannot be read any more.
+    """
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for parcel in parcels:
+            for name, file in parcel.tree.files.items():
+                try:
+                    content = file.source.read_bytes()
+                except OSError as error:
+                    raise HostError(f"{file.source} cannot be brought: {error.strerror}") from error
+                member = tarfile.TarInfo(f"{parcel.tree.place}/{name}")
+                member.size, member.mode = len(content), 0o755 if file.executable else 0o644
+                tar.addfile(member, io.BytesIO(content))
+    return archive.getvalue()
 
 
 def _parcel(root: Path, paths: Iterator[Path] | Sequence[Path] | dict[Path, None], who: str) -> Parcel:

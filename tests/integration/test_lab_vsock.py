@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,8 @@ from pathlib import Path
 import attrs
 import pytest
 
-from kvtest.host.lab import Lab
+from kvtest.host.lab import BASE, Lab
+from kvtest.host.parcels import of_tests
 from kvtest.report import Outcome, Results
 from kvtest.settings import Settings
 
@@ -23,28 +25,34 @@ from kvtest.transport import Transport
 
 pytestmark = pytest.mark.parametrize("vsock", [Transport.VHOST_VSOCK], ids=str, indirect=True)
 
-def talk(client):
-    client.sendall(b"a word")
-    assert receive_exactly(client, 6) == b"a word"
+def talk(client, word):
+    client.sendall(word)
+    assert receive_exactly(client, len(word)) == word
 
 @pytest.mark.requirement("VSOCK-DIRECTION-001")
-def test_fails(guest, vsock):
+def test_fails(guest, vsock, word):
     with guest.serve(echo) as service, vsock.connect(service.port) as client:
-        talk(client)
+        talk(client, word)
         assert "this" == "that"
 
-def test_passes(guest, vsock):
+def test_passes(guest, vsock, word):
     with guest.serve(echo) as service, vsock.connect(service.port) as client:
-        talk(client)
+        talk(client, word)
 
-def test_leaves_a_socket(guest, vsock):
+def test_leaves_a_socket(guest, vsock, word):
     with guest.serve(echo) as service, vsock.connect(service.port) as client:
-        talk(client)
+        talk(client, word)
         # A process that nobody knows as ours has it: it has left pytest's, and its environment is empty.
         command = "sleep 1000 >/dev/null 2>&1 </dev/null & echo $! >/work/left"
         subprocess.run(["/bin/sh", "-c", command], env={}, check=True, pass_fds=[client.fileno()])
 """
-MINE = "/work/test_mine.py"
+BESIDE = """
+import pytest
+
+@pytest.fixture
+def word():
+    return b"a word"
+"""
 PAYLOAD = 4  # AF_VSOCK_OP_PAYLOAD, linux/vsockmon.h
 
 
@@ -55,22 +63,28 @@ def lab(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield lab
 
 
-def test_what_a_failed_test_sent_and_what_another_left_is_there(lab: Lab, tmp_path: Path) -> None:
-    lab._guest.write_file(MINE, SUITE.encode())
+def test_what_a_failed_test_of_ones_own_sent_and_what_another_left_is_there(lab: Lab, tmp_path: Path) -> None:
+    mine = tmp_path / "mine/test_mine.py"
+    mine.parent.mkdir()
+    mine.write_text(SUITE)
+    (mine.parent / "conftest.py").write_text(BESIDE)
+    tests = of_tests([mine])
+    lab.bring([tests])
     said: list[bytes] = []
     lab._results = tmp_path
-    assert lab.run([MINE], ["--census-timeout=1"], said.append) == 1
+    assert lab.run([tests.there(mine, BASE)], ["--census-timeout=1"], said.append) == 1
     lab.fetch(tmp_path)
     lab._guest.run(["sh", "-c", "kill $(cat /work/left)"]).check()
 
-    tests = {
+    found = {
         test.id.partition("::")[2].partition("[")[0]: test for test in Results.read(tmp_path / "results.jsonl").tests
     }
-    assert tests["test_fails"].outcome is Outcome.FAILED
-    assert tests["test_passes"].outcome is Outcome.PASSED
-    assert tests["test_leaves_a_socket"].outcome is Outcome.FAILED
-    assert "left behind" in tests["test_leaves_a_socket"].message
-    assert "vsock-socket" in tests["test_leaves_a_socket"].message
+    assert found["test_fails"].outcome is Outcome.FAILED
+    assert found["test_passes"].outcome is Outcome.PASSED
+    assert found["test_leaves_a_socket"].outcome is Outcome.FAILED
+    assert "left behind" in found["test_leaves_a_socket"].message
+    assert "vsock-socket" in found["test_leaves_a_socket"].message
+    assert f"reproduce: kvtest run --host lab {os.path.relpath(mine)}::test_fails" in b"".join(said).decode()
 
     (capture,) = (tmp_path / "artifacts").glob("*test_fails*/vsock.pcap")
     sent = [data for operation, data in packets(capture.read_bytes()) if operation == PAYLOAD]

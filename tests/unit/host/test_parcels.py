@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from kvtest.errors import UsageError
+from kvtest.errors import HostError, UsageError
 from kvtest.host import parcels
-from kvtest.host.parcels import of_directory, of_file, of_tests
+from kvtest.host.parcels import of_directory, of_file, of_tests, packed
 
 
 def write(base: Path, *names: str) -> None:
@@ -28,6 +30,23 @@ def test_a_file_and_its_place(tmp_path: Path) -> None:
     assert parcel.there(tmp_path / "shim", "/base") == f"/base/{parcel.tree.place}/shim"
     write(tmp_path / "elsewhere", "shim")
     assert of_file(tmp_path / "elsewhere/shim", "--shim").tree.place != parcel.tree.place  # it is no program
+
+
+def test_parcels_are_packed_each_in_its_place(tmp_path: Path) -> None:
+    write(tmp_path, "shim", "beside/mine.toml")
+    (tmp_path / "shim").chmod(0o755)
+    found = [of_file(tmp_path / "shim", "--shim"), of_directory(tmp_path / "beside", "--requirements")]
+    with tarfile.open(fileobj=io.BytesIO(packed(found))) as tar:
+        assert {member.name: member.mode for member in tar} == {
+            f"{found[0].tree.place}/shim": 0o755,
+            f"{found[1].tree.place}/mine.toml": 0o644,
+        }
+        content = tar.extractfile(f"{found[1].tree.place}/mine.toml")
+        assert content is not None
+        assert content.read() == b"beside/mine.toml"
+    (tmp_path / "shim").unlink()
+    with pytest.raises(HostError, match="shim cannot be brought: No such file or directory"):
+        packed(found)
 
 
 def test_a_configuration_comes_with_its_drop_in_files(tmp_path: Path) -> None:
