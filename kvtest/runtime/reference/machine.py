@@ -27,7 +27,7 @@ DISKS = 8
 _PATIENCE = 20.0
 # A hung machine is one that does not answer in this time; it is asked this often.
 _ANSWER_SECONDS = 6.0
-_INTERVAL_SECONDS = 2.0
+_INTERVAL_SECONDS = 1.0
 
 
 def _launch(artifacts: Path, name: str) -> VM:
