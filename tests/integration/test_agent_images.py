@@ -164,7 +164,7 @@ def test_an_initrd_in_which_nothing_listens(boot_with: Boot, settings: Settings,
     cache = ImageCache(settings.cache, settings.mirror)
     image = cache.ensure(settings.kernel, "agent", agent=path, start=AgentStart.INIT)
     with pytest.raises(BootError) as refused:
-        boot_with(agent_kernel=image.kernel, agent_initrd=image.initramfs, boot_timeout=40.0)
+        boot_with(agent_kernel=image.kernel, agent_initrd=image.initramfs, boot_timeout=25.0)
     message = str(refused.value)
     assert ":1024 to take a connection; last seen: port 1024 of the guest refused the connection" in message
     assert "| thinking" in message

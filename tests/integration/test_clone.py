@@ -136,7 +136,7 @@ def test_another_version_of_qemu_has_templates_of_its_own(factory: GuestFactory,
     assert template_name(newer) != template.name
 
 
-@pytest.mark.parametrize("damaged", ["memory", "state"])
+@pytest.mark.parametrize("damaged", [pytest.param("memory", marks=pytest.mark.thorough), "state"])
 def test_a_damaged_template_is_made_again(factory: GuestFactory, tmp_path: Path, damaged: str) -> None:
     steps: list[str] = []
 

@@ -27,7 +27,7 @@ from kvtest.settings import Settings
 from kvtest.vm.template_cache import template_cache
 from tests.processes import children_of, wait_for_end, with_variable
 
-KILLS = int(os.environ.get("KILLS", "4"))
+KILLS = int(os.environ.get("KILLS", "3"))
 VICTIMS = ("pytest", "controller", "worker")
 # Seconds until nothing may be left of what was killed.
 BOUND = 2.0
@@ -158,8 +158,8 @@ def test_nothing_is_left_and_the_next_run_passes(
 ) -> None:
     victim = VICTIMS[number % len(VICTIMS)]
     moment = random.Random(number).uniform(0.0, LONGEST)
-    # One in four begins with nothing at all.
-    images = None if number % 4 == 3 else built_images
+    # One in three begins with nothing at all, each time another victim's.
+    images = None if number // len(VICTIMS) % 3 == 2 - number % 3 else built_images
     while not (run := Run(base, images, workers=0 if victim == "pytest" else 2)).kill(victim, moment):
         moment /= 2  # it had ended before: then this run had everything from the one before, and is shorter
     patience = Deadline(BOUND)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 _CAPABILITIES = ("bounding", "effective", "inheritable", "permitted", "ambient")
@@ -35,14 +35,25 @@ def specification(configuration: Mapping[str, Any], name: str, root: str) -> dic
         "Annotations": configuration.get("annotations") or {},
         "Linux": {
             "CgroupsPath": f"/kvtest/{name}",
-            # A namespace of the host's that is to be joined becomes one of the container's own.
-            "Namespaces": [{"Type": item["type"]} for item in linux.get("namespaces") or [] if item["type"] != "user"],
+            "Namespaces": [{"Type": kind} for kind in _namespaces(linux)],
             "Resources": resources(linux.get("resources") or {}),
             "Sysctl": linux.get("sysctl") or {},
             "MaskedPaths": linux.get("maskedPaths") or [],
             "ReadonlyPaths": linux.get("readonlyPaths") or [],
         },
     }
+
+
+def _namespaces(linux: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the kinds of namespaces that a container has in the guest.
+
+    One of the host's that is to be joined becomes one of its own. The network is the guest's, which all containers of
+    the pod share, unless one asks for settings of it, which crun makes in a namespace of the container's only.
+    """
+    shared = {"user"} if any(name.startswith("net.") for name in linux.get("sysctl") or {}) else {"user", "network"}
+    for item in linux.get("namespaces") or []:
+        if item["type"] not in shared:
+            yield item["type"]
 
 
 def process(found: Mapping[str, Any]) -> dict[str, Any]:

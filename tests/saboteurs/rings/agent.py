@@ -23,9 +23,9 @@ from tests.saboteurs.plugin import fault_of
 from tests.saboteurs.registry import Break, Fault, Saboteur, register
 from tests.suites import suite_tests
 
-OPTIONS = ("--agent", str(Path(agent_in_guest.__file__)), "--request-timeout", "10")
+OPTIONS = ("--agent", str(Path(agent_in_guest.__file__)), "--request-timeout", "8")
 SOCKET = "/run/kvtest/saboteur"
-BOUND = 6.0  # in place of the requirements' own: what never comes need not be awaited for long
+BOUND = 5.0  # in place of the requirements' own: what never comes need not be awaited for long
 
 
 @contextlib.contextmanager
