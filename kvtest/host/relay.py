@@ -37,9 +37,10 @@ class Relay:
         without: Sequence[str] = (),
     ) -> None:
         self._host = host
-        # The path of such a directory is told in several ways, and with its last slash or without.
+        # The path of such a directory is told in several ways, also from where pytest is, and with its last slash or
+        # without.
         self._places = [
-            (re.compile(r"[\w./~+-]*/" + re.escape(there) + r"(/|(?=[\s'\",:]|$))"), here)
+            (re.compile(r"(?<![\w./~+-])(?:[\w./~+-]*/)?" + re.escape(there) + r"(/|(?=[\s'\",:]|$))"), here)
             for there, here in places.items()
         ]
         self._words = {

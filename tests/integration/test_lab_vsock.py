@@ -84,7 +84,8 @@ def test_what_a_failed_test_of_ones_own_sent_and_what_another_left_is_there(lab:
     assert found["test_leaves_a_socket"].outcome is Outcome.FAILED
     assert "left behind" in found["test_leaves_a_socket"].message
     assert "vsock-socket" in found["test_leaves_a_socket"].message
-    assert f"reproduce: kvtest run --host lab {os.path.relpath(mine)}::test_fails" in b"".join(said).decode()
+    again = f"reproduce: kvtest run --host lab '{os.path.relpath(mine)}::test_fails[vhost-vsock]'"
+    assert again in b"".join(said).decode()
 
     (capture,) = (tmp_path / "artifacts").glob("*test_fails*/vsock.pcap")
     sent = [data for operation, data in packets(capture.read_bytes()) if operation == PAYLOAD]

@@ -62,11 +62,12 @@ def test_results_say_which_host_it_was(relay: Relay) -> None:
 
 def test_texts_stay_whole_around_what_is_replaced(relay: Relay) -> None:
     text = (
-        'first\n/sites/0123/kvtest/suites/a.py:25: in x\n\tsites/0123/kvtest/suites/b.py "é/sites/0123/kvtest/suites/"'
+        'first\n/sites/0123/kvtest/suites/a.py:25: in x\n\tsites/0123/kvtest/suites/b.py "é/sites/0123/kvtest/suites/" '
+        "websites/0123/kvtest/suites/c.py"
     )
     test = {"kind": "test", "details": text, "stdout": "\ud800"}
     (line,) = relay.results(json.dumps(test).encode() + b"\n").splitlines()
-    ours = 'first\nsuites/a.py:25: in x\n\tsites/0123/kvtest/suites/b.py "suites/"'
+    ours = 'first\nsuites/a.py:25: in x\n\tsuites/b.py "suites/" websites/0123/kvtest/suites/c.py'
     assert json.loads(line) == {**test, "details": ours}
 
 
