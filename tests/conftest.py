@@ -13,7 +13,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--thorough",
         action="store_true",
-        help="Run the tests marked thorough too: they take minutes, and shorter ones check the same thing in one case",
+        help="Run the tests marked thorough too: they take minutes, and most check in more cases what others do in one",
     )
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -26,6 +27,11 @@ _NAMES = ("runtime",)
 _DIRECTORIES = ("requirements",)
 
 
+def _absolute(path: str) -> Path:
+    """Return a path without ``..``, as it has to be below a directory that is brought."""
+    return Path(os.path.abspath(path))
+
+
 def shipped(name: str) -> str | None:
     """Return the name everywhere of what is to be run, if it is of the shipped suites: a ring, or a path in suites/."""
     path, separator, test = name.partition("::")
@@ -34,7 +40,7 @@ def shipped(name: str) -> str | None:
         return name
     if path.startswith("suites/") and (suites.parent / path).exists():
         return name
-    if (here := Path(path).absolute()).is_relative_to(suites) and here.exists():
+    if (here := _absolute(path)).is_relative_to(suites) and here.exists():
         return f"suites/{here.relative_to(suites)}{separator}{test}"
     return None
 
@@ -73,7 +79,7 @@ class Belongings:
             UsageError: Something is not there, or cannot be brought.
             RecipeError: A kernel, recipe or agent of the user's cannot be used.
         """
-        paths = [Path(name.partition("::")[0]).absolute() for name in what if shipped(name) is None]
+        paths = [_absolute(name.partition("::")[0]) for name in what if shipped(name) is None]
         for path in paths:
             if not path.exists():
                 raise UsageError(f"there is no {path}", hint="give rings, paths in suites/, or paths of your own tests")
@@ -111,7 +117,7 @@ class Belongings:
             if known is not None:
                 yield known
             elif self.tests is not None:
-                yield self.tests.there(Path(path).absolute(), base) + separator + test
+                yield self.tests.there(_absolute(path), base) + separator + test
 
     def flags(self, loaded: LoadedSettings, base: str) -> Iterator[str]:
         """Yield what is not left at its default, as flags of a run there.

@@ -15,7 +15,6 @@ import typer
 
 from kvtest.cli.console import errors
 from kvtest.cli.lab import open_lab
-from kvtest.cli.options import Given
 from kvtest.cli.remote import open_remote
 from kvtest.cli.status import Status, status_of
 from kvtest.errors import HostLostError, KvtestError, UnknownNameError, UsageError
@@ -33,15 +32,12 @@ KINDS = "lab, lab:KERNEL such as lab:6.12, or ssh://[USER@]MACHINE[:PORT]"
 _NAMED = 3  # tests without a result that a message names
 
 
-def run_on_each(
-    hosts: Sequence[str], loaded: LoadedSettings, given: Given, what: list[str], options: list[str], workers: str
-) -> int:
+def run_on_each(hosts: Sequence[str], loaded: LoadedSettings, what: list[str], options: list[str], workers: str) -> int:
     """Run suites on one host, or on several one after the other, with one report.
 
     Args:
         hosts: The hosts, as the user wrote them.
         loaded: The settings of the run.
-        given: Those that the user has given as flags.
         what: Rings, files or tests; all rings if empty.
         options: Further options of ``kvtest run``.
         workers: How many workers the user has asked for; empty if that is left to us.
@@ -59,7 +55,7 @@ def run_on_each(
     for host in hosts:
         _check(host)
     if len(hosts) == 1:
-        return _run_on(hosts[0], loaded, given, what, options, workers)
+        return _run_on(hosts[0], loaded, what, options, workers)
     base = loaded.settings.results / HOSTS
     directories = {host: base / host.replace("/", "_") for host in hosts}
     statuses: list[int] = []
@@ -68,7 +64,7 @@ def run_on_each(
             directory.mkdir(parents=True)
             mine = loaded._replace(settings=attrs.evolve(loaded.settings, results=directory))
             try:
-                statuses.append(_run_on(host, mine, given, what, options, workers))
+                statuses.append(_run_on(host, mine, what, options, workers))
             except KvtestError as error:  # the others may have something to say
                 errors.print(f"kvtest: {host}: {error}", markup=False, highlight=False, soft_wrap=True)
                 statuses.append(status_of(error))
@@ -106,7 +102,7 @@ def _check(host: str) -> None:
         raise UnknownNameError("kernel of a lab host", kernel, load_kernels())
 
 
-def _run_on(host: str, loaded: LoadedSettings, given: Given, what: list[str], options: list[str], workers: str) -> int:
+def _run_on(host: str, loaded: LoadedSettings, what: list[str], options: list[str], workers: str) -> int:
     """Run suites on one other host, and return the exit status; the arguments are those of :func:`run_on_each`.
 
     Raises:
@@ -119,7 +115,7 @@ def _run_on(host: str, loaded: LoadedSettings, given: Given, what: list[str], op
     machine: Host
     if scheme == lab.SCHEME:
         require_memory(MEMORY, "a lab host")
-        machine, there, flags = open_lab(host, loaded, given, what, workers)
+        machine, there, flags = open_lab(host, loaded, what, workers)
     else:
         machine, there, flags = open_remote(host, loaded, what, workers)
     with machine, ExitStack() as at_the_end:

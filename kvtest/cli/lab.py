@@ -7,32 +7,31 @@ from collections.abc import Sequence
 
 from kvtest.cli.belongings import Belongings, refuse_files, rings_of
 from kvtest.cli.console import progress
-from kvtest.cli.options import Given
 from kvtest.errors import UsageError
 from kvtest.host.lab import BASE, Lab, kernel_of
 from kvtest.image.recipe import find_kernel
 from kvtest.settings import SETTINGS, LoadedSettings
 from kvtest.transport import Transport
 
-# What a lab host is told of the settings that the user has given.
+# What a lab host is told of the settings that are not left at their defaults.
 _PASSED_ON = (
     *("guest_kernel", "guest_image", "memory", "cpus"),
-    *("boot_timeout", "test_timeout", "census_timeout", "census_ignore", "capture"),
+    *("boot_timeout", "request_timeout", "test_timeout", "census_timeout", "census_ignore", "capture"),
     *("pods", "pods_in_a_row"),
 )
 # What concerns this machine, on which the lab host is one more guest.
-_OURS = ("accelerator", "qemu", "cache", "results", "mirror", "run_directory", "requirements")
+_OURS = (
+    *("accelerator", "qemu", "cache", "results", "mirror", "run_directory", "requirements"),
+    *("ssh_key", "ssh_known_hosts"),  # of other hosts of the same run
+)
 
 
-def open_lab(
-    host: str, loaded: LoadedSettings, given: Given, what: Sequence[str], workers: str
-) -> tuple[Lab, list[str], list[str]]:
+def open_lab(host: str, loaded: LoadedSettings, what: Sequence[str], workers: str) -> tuple[Lab, list[str], list[str]]:
     """Start a lab host and bring it what is the user's own.
 
     Args:
         host: The host, as the user wrote it.
         loaded: The settings of the run.
-        given: Those that the user has given.
         what: Rings, files or tests.
         workers: How many workers the user has asked for; empty if that is left to kvtest there.
 
@@ -48,17 +47,15 @@ def open_lab(
     belongings = Belongings.of(what, loaded)
     for name in (*settings.guest_kernel, *([kernel] if kernel else [])):
         find_kernel(name)  # before anything is built
-    for name, value in given.items():
-        if name == "transport" and value and settings.transport != (Transport.VHOST_VSOCK,):
-            raise UsageError(f"{SETTINGS[name].flag} {value}: a lab host is there for {Transport.VHOST_VSOCK}")
-        if name != "transport" and value and name not in (*_PASSED_ON, *_OURS):
-            raise UsageError(f"{SETTINGS[name].flag} is not for runs in a lab host")
-    flags = [
-        f"{SETTINGS[name].flag}={one}"
-        for name, value in given.items()
-        if name in _PASSED_ON and value is not None
-        for one in (value if isinstance(value, list) else [value])
-    ]
+    flags = []
+    for setting, text, origin in loaded.changed():
+        if setting.name == "transport":
+            if settings.transport != (Transport.VHOST_VSOCK,):
+                raise UsageError(f"{origin}: {text}: a lab host is there for {Transport.VHOST_VSOCK}")
+        elif setting.name in _PASSED_ON:
+            flags.append(f"{setting.flag}={text}")
+        elif text and setting.name not in _OURS:
+            raise UsageError(f"{origin}: {setting.flag} is not for runs in a lab host")
     flags += [
         f"{SETTINGS[name].flag}={','.join(parcel.there(path, BASE) for path, parcel in parcels)}"
         for name, parcels in belongings.settings.items()

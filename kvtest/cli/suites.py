@@ -73,7 +73,7 @@ def run(
 
         chosen = [*(["-k", keyword] if keyword else []), *(["-x"] if exit_first else []), *(["-v"] if verbose else [])]
         with results_of_one_run(settings.results), _stopped_by_sigterm():
-            raise typer.Exit(run_on_each(host, loaded, given, what or [], chosen, workers or ""))
+            raise typer.Exit(run_on_each(host, loaded, what or [], chosen, workers or ""))
     selection = [
         *(["-c", str(suites_directory() / "pytest.ini"), f"--rootdir={suites_directory().parent}"] if ours else []),
         *pytest_flags(given),

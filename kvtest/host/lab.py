@@ -156,7 +156,13 @@ class Lab(Host):
     def _after(
         self, error: _SilentError, what: Sequence[str], results: ArrivingResults, said: Callable[[bytes], None]
     ) -> Sequence[str]:
-        """Clone the lab again, and return what it is to run."""
+        """Clone the lab again, and return what it is to run.
+
+        Raises:
+            _SilentError: There are tests of the user's own, of which the results do not say what is missing.
+        """
+        if self._parcels:
+            raise error
         so_far = results.go_on({"cloned_again": error.message})
         left = what if so_far is None else so_far.missing
         if so_far is not None and not left:

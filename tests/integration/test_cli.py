@@ -100,7 +100,7 @@ def test_one_test_of_the_shipped_suites_from_anywhere(settings: Settings, tmp_pa
         (["shell", "--run-directory", "x" * 100], "107"),
         (["run", "--host", "lob"], "'lob' is no host"),
         (["run", "--host", ","], "no host is named"),
-        (["run", "--host", "lab", "test_missing.py"], "/test_missing.py\n  hint: give rings"),
+        (["run", "--host", "lab", "test_missing.py"], "unknown ring or path 'test_missing.py'"),
         (["run", "--host", "lab", "--runtime", "runc"], "--runtime is not for runs in a lab host"),
         (["run", "--host", "lab", "--transport", "virtio-serial"], "a lab host is there for vhost-vsock"),
         (["run", "--host", "lab:6.99"], "unknown kernel of a lab host '6.99'"),

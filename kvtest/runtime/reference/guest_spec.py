@@ -50,7 +50,8 @@ def _namespaces(linux: Mapping[str, Any]) -> Iterator[str]:
     One of the host's that is to be joined becomes one of its own. The network is the guest's, which all containers of
     the pod share, unless one asks for settings of it, which crun makes in a namespace of the container's only.
     """
-    shared = {"user"} if any(name.startswith("net.") for name in linux.get("sysctl") or {}) else {"user", "network"}
+    settings = [name.replace("/", ".") for name in linux.get("sysctl") or {}]  # either is a name (sysctl(8))
+    shared = {"user"} if any(name.startswith("net.") for name in settings) else {"user", "network"}
     for item in linux.get("namespaces") or []:
         if item["type"] not in shared:
             yield item["type"]

@@ -21,6 +21,7 @@ ASKED = [
     [
         ({}, ["pid", "ipc", "mount"]),
         ({"kernel.shmmax": "1"}, ["pid", "ipc", "mount"]),
+        ({"net/ipv4/ip_unprivileged_port_start": "0"}, ["pid", "network", "ipc", "mount"]),
         ({"net.ipv4.ip_unprivileged_port_start": "0"}, ["pid", "network", "ipc", "mount"]),
     ],
 )
