@@ -45,8 +45,8 @@ def open_lab(host: str, loaded: LoadedSettings, what: Sequence[str], workers: st
     kernel, settings = kernel_of(host), loaded.settings
     refuse_files(host, loaded)
     belongings = Belongings.of(what, loaded)
-    for name in (*settings.guest_kernel, *([kernel] if kernel else [])):
-        find_kernel(name)  # before anything is built
+    if kernel is not None:
+        find_kernel(kernel)  # before anything is built, as the guests' are
     flags = []
     for setting, text, origin in loaded.changed():
         if setting.name == "transport":

@@ -102,7 +102,6 @@ class Lab(Host):
         try:
             if self._guests.accelerator is Accelerator.KVM:
                 self._use_kvm(self._guests.memory)
-            self._unpack()
         except BaseException:
             self.close()
             raise
@@ -117,13 +116,10 @@ class Lab(Host):
             HostError: It cannot be read here, or there is no room for it.
         """
         self._parcels = tuple(parcels)
-        self._unpack()
-
-    def _unpack(self) -> None:
-        if not self._parcels:
+        if not parcels:
             return
         try:
-            self._guest.write_file(_BROUGHT, packed(self._parcels), deadline=_FETCHING_SECONDS)
+            self._guest.write_file(_BROUGHT, packed(parcels), deadline=_FETCHING_SECONDS)
             self._guest.run(["tar", "-xf", _BROUGHT, "-C", BASE], deadline=_FETCHING_SECONDS).check()
             self._guest.run(["rm", _BROUGHT]).check()
         except GuestError as error:
@@ -159,7 +155,7 @@ class Lab(Host):
         """Clone the lab again, and return what it is to run.
 
         Raises:
-            _SilentError: There are tests of the user's own, of which the results do not say what is missing.
+            _SilentError: Something of the user's own was brought; of tests the results do not say which are missing.
         """
         if self._parcels:
             raise error

@@ -64,9 +64,11 @@ class PodDirectory:
 
     def _lock(self, *, made: bool, operation: int = fcntl.LOCK_EX) -> int | None:
         while True:
-            if made:
-                self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
+                if made:
+                    # It and those above it may go at any time, also while mkdir looks what is there; open() tells.
+                    with contextlib.suppress(FileExistsError):
+                        self.path.mkdir(mode=0o700, parents=True)
                 lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             except FileNotFoundError:
                 if made:
@@ -149,7 +151,14 @@ class PodDirectory:
             ending: Whether the shim is about to end by itself, which it is given time for.
         """
         self._end_processes(ending=ending)
+        self._vanish()
+
+    def _vanish(self) -> None:
+        """Remove the directory, and those above it that no other pod is in."""
         shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.path.parent.rmdir()
+            PODS.rmdir()
 
     def clear(self) -> None:
         """Have nothing of one that the pod's ID was used for before, which may be about to end; only with the lock."""
@@ -173,7 +182,7 @@ class PodDirectory:
             return
         if lock is not None:
             if self._noted(_SHIM)[0] == os.getpid():
-                shutil.rmtree(self.path, ignore_errors=True)
+                self._vanish()
             os.close(lock)
 
 
