@@ -213,5 +213,12 @@ def _targets(what: list[str]) -> tuple[list[str], bool]:
         else:
             raise UnknownNameError("ring or path", name, rings)
     tests = [name.partition("::")[1:] for name in what]
-    ours = all(path.is_relative_to(suites) for path in found)
-    return [f"{path}{separator}{test}" for path, (separator, test) in zip(found, tests, strict=True)], ours
+    shipped = [name for name, path in zip(what, found, strict=True) if path.is_relative_to(suites)]
+    others = [name for name in what if name not in shipped]
+    if shipped and others:
+        # pytest names tests by one directory, and those of one side would be told by names that are nobody's.
+        raise UsageError(
+            f"{shipped[0]} is of the shipped suites, and {others[0]} is not",
+            hint="run them one after the other, each with its own --results",
+        )
+    return [f"{path}{separator}{test}" for path, (separator, test) in zip(found, tests, strict=True)], bool(shipped)

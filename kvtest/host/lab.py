@@ -142,32 +142,31 @@ class Lab(Host):
             try:
                 return self._attempt(what, options, said, results)
             except _SilentError as error:
-                left = self._after(error, what, results, said)
+                left = self._left(what)
+                if not left:
+                    raise
+                self._go_on(error, results, said)
             status = self._attempt(left, options, said, results)
         everything = Results.read(self._results / RESULTS_FILE)
         for line in summary_lines(everything):
             said(f"{self.name}: {line}\n".encode())
         return 1 if failures(everything) else status
 
-    def _after(
-        self, error: _SilentError, what: Sequence[str], results: ArrivingResults, said: Callable[[bytes], None]
-    ) -> Sequence[str]:
-        """Clone the lab again, and return what it is to run.
+    def _left(self, what: Sequence[str]) -> Sequence[str]:
+        """Return what of a run has no result yet, by the names that it has there."""
+        if not self._lines:
+            return what
+        results = Results.parse(self._lines, Path(_RESULTS, RESULTS_FILE))
+        return [f"{results.run.root}/{test}" for test in results.missing]
 
-        Raises:
-            _SilentError: Something of the user's own was brought; of tests the results do not say which are missing.
-        """
-        if self._parcels:
-            raise error
+    def _go_on(self, error: _SilentError, results: ArrivingResults, said: Callable[[bytes], None]) -> None:
+        """Clone the lab again, for what is left of a run."""
         so_far = results.go_on({"cloned_again": error.message})
-        left = what if so_far is None else so_far.missing
-        if so_far is not None and not left:
-            raise error
         ended = 0 if so_far is None else len(so_far.tests)
         said(f"{self.name}: {error.message}; it is cloned again, {ended} tests have their results\n".encode())
         self.close()
         self._open("lab-again")
-        return left
+        self.bring(self._parcels)
 
     def _attempt(
         self, what: Sequence[str], options: Sequence[str], said: Callable[[bytes], None], results: ArrivingResults
@@ -179,7 +178,7 @@ class Lab(Host):
         places = {f"{SITE[1:]}/kvtest/suites": "suites"}
         places |= {parcel.tree.place: os.path.relpath(parcel.root) for parcel in self._parcels}
         relay = Relay(self.name, ["--host", self.name], _RESULTS, self._results, places, told)
-        self._brought = 0
+        self._lines = b""
         with Heartbeat(self._guest, self.silence) as heartbeat:
             try:
                 process = self._machine.python(command)
@@ -201,11 +200,11 @@ class Lab(Host):
     def _bring(self, results: ArrivingResults, relay: Relay) -> None:
         """Bring the lines of the results file that are there since the last time."""
         try:
-            new = self._guest.read_file(f"{_RESULTS}/{RESULTS_FILE}", offset=self._brought)
+            new = self._guest.read_file(f"{_RESULTS}/{RESULTS_FILE}", offset=len(self._lines))
         except GuestError:  # there is none yet
             return
         lines = new[: new.rfind(b"\n") + 1]
-        self._brought += len(lines)
+        self._lines += lines
         if lines:
             results.take(relay.results(lines))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which tests are to check which requirements, and why others are not run; known before the first test."""
+"""Which tests are to be run, which requirements they check, and why others are not run; known before the first test."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     from kvtest.conformance import Plan
     from kvtest.errors import KvtestError
 
-    tests = [_planned(item, names) for item in session.items if (names := requirements_of(item))]
+    tests = [_planned(item, requirements_of(item)) for item in session.items]
     try:
         catalogue = catalogue_of(config)
     except KvtestError:  # told by the tests

@@ -24,15 +24,17 @@ class Recorder:
     Args:
         directory: Where the files go.
         properties: Facts that hold for the whole run.
-        plan: What it means to check.
+        plan: What it means to do.
+        root: The directory that the IDs of tests are relative to.
     """
 
-    def __init__(self, directory: Path, properties: dict[str, str], plan: Plan) -> None:
+    def __init__(self, directory: Path, properties: dict[str, str], plan: Plan, root: Path) -> None:
         self._directory = directory
         run = RunInfo(
             start=time.time(),
             hostname=platform.node(),
             command=shlex.join(sys.argv),
+            root=str(root),
             properties=properties,
             plan=plan,
         )

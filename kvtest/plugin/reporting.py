@@ -99,7 +99,7 @@ class Reporting:
         session = existing_session(self._config)
         with session.ledger.lasting(self) if session is not None else contextlib.nullcontext():
             self._held.enter_context(held(results))
-            self._recorder = Recorder(results, properties, plan_of(self._config))
+            self._recorder = Recorder(results, properties, plan_of(self._config), self._config.rootpath)
 
     def pytest_keyboard_interrupt(self) -> None:
         """Let a second Ctrl-C end at once; what the first one would still have ended, the keeper ends."""

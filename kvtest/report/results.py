@@ -87,6 +87,7 @@ class RunInfo:
         hostname: The machine.
         name: What was run, such as the ring.
         command: The command line that repeats it.
+        root: The directory that the IDs of tests are relative to; empty where they are of several runs.
         properties: Facts that hold for all tests: versions, settings that were changed.
         plan: The requirements, and the tests that name them.
         format: Number of the file format.
@@ -96,6 +97,7 @@ class RunInfo:
     hostname: str
     name: str = "kvtest"
     command: str = ""
+    root: str = ""
     properties: dict[str, str] = attrs.field(factory=dict)
     plan: Plan = Plan()
     format: int = FORMAT
@@ -157,6 +159,11 @@ class Results:
             content = path.read_bytes()
         except OSError as error:
             raise UsageError(f"cannot read the results {path}: {error.strerror}") from error
+        return cls.parse(content, path)
+
+    @classmethod
+    def parse(cls, content: bytes, path: Path) -> Results:
+        """Return what the content of a results file says; the arguments, and what is raised, are as of :meth:`read`."""
         run: RunInfo | None = None
         tests: list[TestResult] = []
         end: float | None = None

@@ -89,6 +89,7 @@ def test_one_test_of_the_shipped_suites_from_anywhere(settings: Settings, tmp_pa
         (["run", "--memory", "lots"], "memory"),
         (["run", "-k", "nothing_matches_this", "transport"], "there are no tests in what was selected"),
         (["run", "test_unrelated.py"], "none of the selected tests uses kvtest"),
+        (["run", "transport", "test_unrelated.py"], "transport is of the shipped suites, and test_unrelated.py is not"),
         (["run", "-k", "and and", "transport"], "Wrong expression passed to '-k'"),
         (["run", "-n", "many", "transport"], "-n many: the number of workers"),
         (["run", "--results", "."], "no run of kvtest has put there"),

@@ -24,8 +24,9 @@ from kvtest.deadline import Deadline
 from kvtest.errors import HostError, UsageError
 from kvtest.harness import GuestFactory, GuestRequest
 from kvtest.host import bundle, lab_guests, lab_machine
-from kvtest.host.lab import Lab, kernel_of
+from kvtest.host.lab import BASE, Lab, kernel_of
 from kvtest.host.lab_machine import CACHE, LabMachine
+from kvtest.host.parcels import of_tests
 from kvtest.report import Outcome, Results
 from kvtest.settings import Settings
 from kvtest.transport import Transport
@@ -90,8 +91,22 @@ def lab(settings: Settings, tmp_path: Path) -> Iterator[Lab]:
         yield lab
 
 
+OWN_TESTS = """
+import pytest
+
+@pytest.mark.parametrize("word", ["one", "two", "three"])
+def test_of_ones_own(guest, word):
+    assert guest.run(["echo", word]).text == word
+"""
+
+
 def test_a_lab_that_is_lost(lab: Lab, tmp_path: Path) -> None:
     """One that falls silent is cloned again and goes on; one that dies is a message with its console."""
+    own = tmp_path / "own/test_own.py"
+    own.parent.mkdir()
+    own.write_text(OWN_TESTS)
+    tests = of_tests([own])
+    lab.bring([tests])
     lab.silence = 20.0
     said: list[bytes] = []
     stopped: list[int] = []
@@ -105,14 +120,15 @@ def test_a_lab_that_is_lost(lab: Lab, tmp_path: Path) -> None:
             os.kill(stopped[0], signal.SIGSTOP)
 
     with pytest.raises(HostError, match="the lab host is lost: ") as lost:
-        lab.run(["suites/transport/test_vsock_directions.py"], [], harm)
+        lab.run([tests.there(own, BASE)], [], harm)
     assert all(line.startswith(b"lab: ") for line in said)
     assert any(b"it has said nothing for 20 s; it is cloned again, " in line for line in said)
     assert not Path(f"/proc/{stopped[0]}").exists()
     left = Results.read(tmp_path / "results.jsonl")
     assert {test.outcome for test in left.tests} == {Outcome.PASSED}
-    assert len({test.id for test in left.tests}) == len(left.tests) == 2
-    assert left.missing
+    name = f"{os.path.relpath(own)}::test_of_ones_own"
+    assert [test.id for test in left.tests] == [f"{name}[one]", f"{name}[two]"]
+    assert left.missing == (f"{name}[three]",)
     assert not left.complete
     assert "it has said nothing" in left.run.properties["cloned_again"]
     assert "it has said nothing" in (tmp_path / "junit.xml").read_text()

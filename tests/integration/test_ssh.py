@@ -172,7 +172,6 @@ def test_fails(artifacts):
     assert words.KEPT == "lost"
 
 
-@pytest.mark.requirement("MINE-OWN-001")
 def test_is_not_over(artifacts):
     threading.Event().wait(60)
 """
