@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 from kvtest.deadline import Deadline
 
 _CHUNK = 1 << 16
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Output:
@@ -38,6 +40,24 @@ class Output:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def narrow(self) -> None:
+        """Have the fifo hold one page, the least that it can (F_SETPIPE_SZ of fcntl(2)), before anything is written."""
+        fcntl.fcntl(self._descriptor, fcntl.F_SETPIPE_SZ, _PAGE)
+
+    def await_full(self, within: Deadline | float) -> None:
+        """Wait until no more can be written to a fifo that is narrow, and read nothing.
+
+        Its one page is taken by whatever is written first; a second page, which poll(2) waits for, there is not.
+
+        Raises:
+            DeadlineExceededError: Nothing is written.
+        """
+        deadline = Deadline.of(within)
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLIN)
+        if not poll.poll(deadline.remaining_ms):
+            raise deadline.exceeded("output that fills the fifo")
 
     @property
     def seen(self) -> bytes:

@@ -43,8 +43,10 @@ def test_a_client_that_comes_back_has_missed_nothing(shared_pod: Pod) -> None:
 @requirement("RUNTIME-STDIO-006")
 def test_output_that_nobody_reads_holds_up_nobody(shared_pod: Pod) -> None:
     container = shared_pod.run(FOREVER)
-    writer = container.exec(["sh", "-c", "echo begun >&2; exec yes"])
-    writer.stderr.read_until(b"begun\n", PATIENCE)
+    writer = container.exec(["sh", "-c", "read word; exec yes"], stdin=True)
+    writer.stdout.narrow()
+    writer.stdin.write(b"begin\n", PATIENCE)
+    writer.stdout.await_full(PATIENCE)
     assert container.output_of(["echo", "here"]) == b"here\n"
     assert writer.state(shared_pod.profile.call_bound) is Status.RUNNING
     writer.kill()
