@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The artifacts of tests that have failed, packed as soon as their results are there: the connection may not last.
 
-This file is sent to the other machine together with ``attendant.py`` and stands alone, as that one does.
+This file is sent to the other machine together with ``attendant.py`` and stands alone, as that one does. As a program
+it writes the archive of one test: ``python3 -m kvtest.host.evidence RESULTS ARTIFACTS``.
 """
 
 from __future__ import annotations
@@ -10,12 +11,28 @@ import contextlib
 import io
 import json
 import os
+import sys
 import tarfile
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
 _BAD = ("failed", "error")
+
+
+def of_failed(lines: bytes, results: Path) -> Iterator[Path]:
+    """Yield the artifacts of the tests that have failed.
+
+    Args:
+        lines: Lines of the results file.
+        results: The results directory.
+    """
+    for line in lines.splitlines():
+        said = json.loads(line)
+        if said.get("kind") == "test" and said.get("outcome") in _BAD:
+            artifacts = Path(said.get("properties", {}).get("artifacts", ""))
+            if artifacts.is_absolute() and artifacts.is_relative_to(results):
+                yield artifacts
 
 
 class Evidence:
@@ -33,12 +50,7 @@ class Evidence:
 
     def note(self, lines: bytes) -> None:
         """Take note of the tests that have failed, as lines of the results file say."""
-        for line in lines.splitlines():
-            said = json.loads(line)
-            if said.get("kind") == "test" and said.get("outcome") in _BAD:
-                artifacts = Path(said.get("properties", {}).get("artifacts", ""))
-                if artifacts.is_absolute() and artifacts.is_relative_to(self._results):
-                    self._tests.append(artifacts)
+        self._tests.extend(of_failed(lines, self._results))
 
     @property
     def waiting(self) -> bool:
@@ -51,7 +63,7 @@ class Evidence:
         One that could not be packed to its end has no last piece.
         """
         if self._packed is None:
-            self._packed, self._begun = _pack(self._results, self._tests.popleft()), False
+            self._packed, self._begun = pack(self._results, self._tests.popleft()), False
         first, self._begun = not self._begun, True
         try:
             return {"first": first, "last": False}, next(self._packed)
@@ -73,8 +85,13 @@ class _Buffer(io.BytesIO):
         return data
 
 
-def _pack(results: Path, artifacts: Path) -> Iterator[bytes]:
-    """Yield an archive of a test's artifacts, whose names are relative to the results."""
+def pack(results: Path, artifacts: Path) -> Iterator[bytes]:
+    """Yield an archive of a test's artifacts, whose names are relative to the results.
+
+    Args:
+        results: The results directory.
+        artifacts: The test's directory in it.
+    """
     buffer = _Buffer()
     with tarfile.open(fileobj=buffer, mode="w|gz") as archive:
         for path in _with_what_is_linked(results, artifacts):
@@ -99,3 +116,7 @@ def _with_what_is_linked(results: Path, artifacts: Path) -> Iterator[Path]:
             target = Path(os.path.normpath(path.parent / path.readlink())) if path.is_symlink() else results
             if target != results and target.is_relative_to(results) and target.exists():
                 directories.append(target)
+
+
+if __name__ == "__main__":
+    sys.stdout.buffer.writelines(pack(*map(Path, sys.argv[1:])))

@@ -20,6 +20,7 @@ from kvtest.errors import GuestError, HostError, HostLostError, KvtestError, Usa
 from kvtest.host import bundle, lab_guests
 from kvtest.host.archive import unpack
 from kvtest.host.arriving import ArrivingResults
+from kvtest.host.evidence import of_failed
 from kvtest.host.heartbeat import Heartbeat
 from kvtest.host.host import Host
 from kvtest.host.lab_machine import CACHE, SITE, LabMachine
@@ -205,8 +206,18 @@ class Lab(Host):
             return
         lines = new[: new.rfind(b"\n") + 1]
         self._lines += lines
-        if lines:
-            results.take(relay.results(lines))
+        if not lines:
+            return
+        results.take(relay.results(lines))
+        for artifacts in of_failed(lines, Path(_RESULTS)):
+            self._bring_evidence(artifacts)
+
+    def _bring_evidence(self, artifacts: Path) -> None:
+        """Bring the artifacts of a test that has failed: the lab may not last until the others are fetched."""
+        process = self._machine.python(["-m", "kvtest.host.evidence", _RESULTS, str(artifacts)])
+        packed = b"".join(data for _, data in process.output(Deadline(_FETCHING_SECONDS)))
+        if process.code == 0:  # else they come with the others
+            _unpack(packed, self._results)
 
     def fetch(self, directory: Path) -> None:
         """Bring the artifacts of the run; its results are here. See :meth:`Host.fetch`."""
@@ -217,18 +228,12 @@ class Lab(Host):
             self._guest.run(
                 ["sh", "-c", f"cd {_RESULTS} && {remove} && tar -cf {_ARCHIVE} ."], deadline=_FETCHING_SECONDS
             ).check()
-            brought = self._guest.read_file(_ARCHIVE, _FETCHING_SECONDS)
+            packed = self._guest.read_file(_ARCHIVE, _FETCHING_SECONDS)
         except GuestError as error:
             raise HostError(f"the artifacts of {self.name} could not be brought: {error.message}") from error
         except KvtestError as error:
             raise self._lost(error) from error
-        archive = directory / "lab.tar"
-        try:
-            archive.write_bytes(brought)
-            unpack(archive, directory)
-            archive.unlink()
-        except OSError as error:
-            raise HostError(f"cannot write artifacts to {directory}: {error.strerror}") from error
+        _unpack(packed, directory)
 
     def _lost(self, error: KvtestError, silent: str | None = None) -> HostLostError:
         hint = f"see {self._guest.vm.artifacts}, its console first"
@@ -240,3 +245,18 @@ class Lab(Host):
     def close(self) -> None:
         """End it."""
         self._machine.close()
+
+
+def _unpack(packed: bytes, directory: Path) -> None:
+    """Unpack an archive of artifacts into the results directory.
+
+    Raises:
+        HostError: There is no room for it, or something in it leads out of the directory.
+    """
+    archive = directory / "lab.tar"
+    try:
+        archive.write_bytes(packed)
+        unpack(archive, directory)
+        archive.unlink()
+    except OSError as error:
+        raise HostError(f"cannot write artifacts to {directory}: {error.strerror}") from error

@@ -95,8 +95,9 @@ OWN_TESTS = """
 import pytest
 
 @pytest.mark.parametrize("word", ["one", "two", "three"])
-def test_of_ones_own(guest, word):
-    assert guest.run(["echo", word]).text == word
+def test_of_ones_own(guest, word, artifacts):
+    (artifacts / "kept").write_text(word)
+    assert guest.run(["echo", word]).text == word.replace("one", "another")
 """
 
 
@@ -113,9 +114,9 @@ def test_a_lab_that_is_lost(lab: Lab, tmp_path: Path) -> None:
 
     def harm(data: bytes) -> None:
         said.append(data)
-        if b" PASSED" in data and stopped:
+        if b" PASSED" in data:
             lab._guest.vm.kill()
-        elif b" PASSED" in data:
+        elif b" FAILED " in data and not stopped:
             stopped.append(lab._guest.vm.process.pid)
             os.kill(stopped[0], signal.SIGSTOP)
 
@@ -125,7 +126,10 @@ def test_a_lab_that_is_lost(lab: Lab, tmp_path: Path) -> None:
     assert any(b"it has said nothing for 20 s; it is cloned again, " in line for line in said)
     assert not Path(f"/proc/{stopped[0]}").exists()
     left = Results.read(tmp_path / "results.jsonl")
-    assert {test.outcome for test in left.tests} == {Outcome.PASSED}
+    assert [test.outcome for test in left.tests] == [Outcome.FAILED, Outcome.PASSED]
+    kept = Path(left.tests[0].properties["artifacts"])
+    assert (kept / "kept").read_text() == "one"
+    assert list(kept.glob("*/console.log"))
     name = f"{os.path.relpath(own)}::test_of_ones_own"
     assert [test.id for test in left.tests] == [f"{name}[one]", f"{name}[two]"]
     assert left.missing == (f"{name}[three]",)
