@@ -12,7 +12,6 @@ import attrs
 from benchmarks.figures import Bench, Figures, figure, seconds
 from kvtest.conformance import Ring
 from kvtest.host.lab import Lab
-from kvtest.host.lab_machine import RECIPE
 from kvtest.image import ImageCache
 from kvtest.report import Results
 from kvtest.report.directory import RESULTS_FILE
@@ -33,7 +32,7 @@ def lab_figures(bench: Bench) -> Figures:
     settings = bench.settings
     with tempfile.TemporaryDirectory(prefix="kvtest-bench-") as cache:
         images = ImageCache(Path(cache), settings.mirror)
-        cold = seconds(lambda: images.ensure(settings.kernel, RECIPE))
+        cold = seconds(lambda: images.ensure(settings.kernel, settings.lab_image))
         yield "lab_image_cold_build", figure([cold], "s", 90)
     with tempfile.TemporaryDirectory(prefix="kvtest-bench-") as directory:
         mine = attrs.evolve(settings, results=Path(directory))

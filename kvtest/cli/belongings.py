@@ -19,7 +19,7 @@ from kvtest.resources import suites_directory
 from kvtest.settings import LoadedSettings, Setting
 
 # What is about this machine, and has a place of its own on the other.
-_OURS = ("cache", "results", "ssh_key", "ssh_known_hosts")
+_OURS = ("cache", "results", "lab_image", "ssh_key", "ssh_known_hosts")
 # Whose files are needed there. Of kernels, recipes and agents of our images it is the images.
 _FILES = ("agent_kernel", "agent_initrd", "agent_image", "runtime_config")
 _PROGRAMS = ("shim",)

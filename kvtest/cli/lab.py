@@ -9,7 +9,7 @@ from kvtest.cli.belongings import Belongings, refuse_files, rings_of
 from kvtest.cli.console import progress
 from kvtest.errors import UsageError
 from kvtest.host.lab import BASE, Lab, kernel_of
-from kvtest.image.recipe import find_kernel
+from kvtest.image.recipe import find_kernel, load_recipe
 from kvtest.settings import SETTINGS, LoadedSettings
 from kvtest.transport import Transport
 
@@ -22,7 +22,7 @@ _PASSED_ON = (
 # What concerns this machine, on which the lab host is one more guest.
 _OURS = (
     *("accelerator", "qemu", "cache", "results", "mirror", "run_directory", "requirements"),
-    *("ssh_key", "ssh_known_hosts"),  # of other hosts of the same run
+    *("lab_image", "ssh_key", "ssh_known_hosts"),  # the last two of other hosts of the same run
 )
 
 
@@ -47,6 +47,7 @@ def open_lab(host: str, loaded: LoadedSettings, what: Sequence[str], workers: st
     belongings = Belongings.of(what, loaded)
     if kernel is not None:
         find_kernel(kernel)  # before anything is built, as the guests' are
+    load_recipe(settings.lab_image)
     flags = []
     for setting, text, origin in loaded.changed():
         if setting.name == "transport":

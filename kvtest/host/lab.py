@@ -17,6 +17,7 @@ from kvtest.cache import Progress, silent
 from kvtest.conformance import Ring
 from kvtest.deadline import Deadline
 from kvtest.errors import GuestError, HostError, HostLostError, KvtestError, UsageError
+from kvtest.harness import GuestFactory
 from kvtest.host import bundle, lab_guests
 from kvtest.host.archive import unpack
 from kvtest.host.arriving import ArrivingResults
@@ -89,7 +90,8 @@ class Lab(Host):
     ) -> None:
         self.name = name
         self._results = settings.results
-        site = bundle.ensure(settings.cache, progress)
+        image = GuestFactory(settings, artifacts, progress=progress).image(kernel, settings.lab_image)
+        site = bundle.ensure(settings.cache, image, progress)
         self._guests = lab_guests.ensure(settings, kernel, site, artifacts, progress, rings=rings)
         #: Seconds without a sign of life after which it is taken for lost.
         self.silence = 2 * SILENCE_SECONDS

@@ -25,7 +25,7 @@ from kvtest.deadline import Deadline
 from kvtest.errors import DeadlineExceededError, HostError, KvtestError
 from kvtest.harness import GuestFactory
 from kvtest.host import erofs
-from kvtest.host.lab_machine import CACHE, RECIPE, LabMachine
+from kvtest.host.lab_machine import CACHE, LabMachine
 from kvtest.host.lab_templates import kinds
 from kvtest.settings import SETTINGS, Settings
 from kvtest.transport import Transport
@@ -84,7 +84,7 @@ def ensure(
     settings = attrs.evolve(settings, transport=(Transport.VHOST_VSOCK,))
     factory = GuestFactory(settings, artifacts, progress=progress)
     wanted = kinds(factory, rings)
-    lab = factory.image(kernel, RECIPE)
+    lab = factory.image(kernel, settings.lab_image)
     key = fingerprint(FORMAT, lab.digest, [(kind.kernel.parent.name, template_name(kind)) for kind in wanted])
 
     def build(target: Path) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from kvtest.settings import Settings
 from kvtest.transport import Transport
 from kvtest.vm.q35 import disk_port, plug_disk
 
-RECIPE = "lab"
 CACHE = "/work/cache"
 SITE = str(bundle.PLACE)
 _PLACES = (SITE, "/lab/guests")  # of the disks
@@ -72,7 +71,7 @@ class LabMachine:
         settings = attrs.evolve(settings, transport=(Transport.VHOST_VSOCK,))
         factory = GuestFactory(settings, artifacts, label=label, progress=progress)
         self._slowness = _SLOWNESS if factory.accelerator.accelerator is Accelerator.TCG else 1
-        request = GuestRequest(kernel=kernel, image=RECIPE, memory=MEMORY, cpus=_CPUS, vsock=False)
+        request = GuestRequest(kernel=kernel, image=settings.lab_image, memory=MEMORY, cpus=_CPUS, vsock=False)
         self.guest: Guest = factory.start(attrs.evolve(factory.configuration(request), disk_slots=len(_PLACES)))
         try:
             for number, disk in enumerate((site, guests)):

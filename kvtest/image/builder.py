@@ -8,6 +8,7 @@ is a layer in the cache with a key of its own, so that a change of guest code co
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from kvtest.start import AgentStart
 # Part of every key: raised when what the builder makes of the same recipe changes.
 _FORMAT = 1
 _KERNEL = "vmlinuz"
+_PYTHON = re.compile(r"libpython(3\.\d+)-minimal")  # the package
 _INITRAMFS = "initramfs"
 
 
@@ -58,6 +60,12 @@ class Image:
     def release(self) -> str:
         """The kernel's release, as ``uname -r`` prints it."""
         return str(self.manifest["release"])
+
+    @property
+    def python(self) -> str:
+        """The version of its Python, such as ``3.11``."""
+        found = (_PYTHON.fullmatch(name) for name in self.manifest["packages"])
+        return next(match[1] for match in found if match is not None)  # without one it would not have been built
 
     @property
     def digest(self) -> str:

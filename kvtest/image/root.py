@@ -49,7 +49,7 @@ def build_root(recipe: Recipe, mirror: str | None, scratch: Path, target: Path) 
         (tree / name).mkdir(exist_ok=True)
     _busybox_links(tree)
     library = _python_library(tree)
-    _compile(tree, library, f"/usr/lib/{library.name}")
+    compile_sources(tree, library, f"/usr/lib/{library.name}")
     for source in library.rglob("*.py"):  # the guest runs the compiled files, in their place
         source.unlink()
     result = cpio.Archive()
@@ -84,7 +84,7 @@ def build_code(agent: Agent | None, root: bytes, scratch: Path, target: Path) ->
         shutil.copyfile(path, package / name)
     if agent is not None:
         agent.install(tree, code, code / _PACKAGES)
-    _compile(tree, code / _PACKAGES, f"/{_PACKAGES}", beside_sources=True)
+    compile_sources(tree, code / _PACKAGES, f"/{_PACKAGES}", beside_sources=True)
     archive = cpio.Archive()
     archive.tree(code)
     archive.file("init", _init(agent).encode(), mode=0o755)
@@ -141,7 +141,7 @@ def _python_library(tree: Path) -> Path:
     return found[0]
 
 
-def _compile(tree: Path, directory: Path, name: str, *, beside_sources: bool = False) -> None:
+def compile_sources(tree: Path, directory: Path, name: str, *, beside_sources: bool = False) -> None:
     """Compile Python sources with the Python of ``tree``, run by the tree's own loader: no chroot, no privileges.
 
     Args:
@@ -149,6 +149,9 @@ def _compile(tree: Path, directory: Path, name: str, *, beside_sources: bool = F
         directory: The sources.
         name: What they are called in the guest; goes into tracebacks.
         beside_sources: Keep to ``__pycache__``; otherwise compiled files take the place of sources.
+
+    Raises:
+        ImageError: One of them could not be compiled.
     """
     (loader,) = (tree / "usr/lib/x86_64-linux-gnu").glob("ld-linux-x86-64.so.2")
     (python,) = [path for path in (tree / "usr/bin").glob("python3.*") if not path.is_symlink()]

@@ -126,6 +126,14 @@ class Settings:
         )
     )
     guest_image: str = attrs.field(metadata=_about(Text("RECIPE"), "guest", "Recipe of the guest's root file system"))
+    lab_image: str = attrs.field(
+        metadata=_about(
+            Text("RECIPE"),
+            "lab",
+            "Recipe of the root file system of lab hosts: lab, lab-trixie or lab-forky, whose distribution it chooses, "
+            "and with it QEMU",
+        )
+    )
     agent: Path | None = attrs.field(
         metadata=_about(
             File(),

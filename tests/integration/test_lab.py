@@ -54,6 +54,17 @@ def test_suites_run_over_the_vsock_of_the_kernel(settings: Settings, tmp_path: P
     assert list((tmp_path / "kvtest-results/artifacts").glob("*/guest*"))
 
 
+@pytest.mark.thorough
+def test_another_distribution_has_another_qemu_and_python(settings: Settings, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "kvtest", "run", CHOSEN[0], "--host", "lab", "--lab-image", "lab-trixie"]
+    completed = subprocess.run(
+        [*command, f"--cache={settings.cache}"], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert completed.returncode == 0, completed.stdout[-4000:] + completed.stderr[-2000:]
+    tests = Results.read(tmp_path / "kvtest-results/results.jsonl").tests
+    assert {test.properties["qemu"].partition(".")[0] for test in tests if test.outcome is Outcome.PASSED} == {"10"}
+
+
 class WithoutDevice(LabMachine):
     """A lab host whose KVM cannot be used."""
 
@@ -62,7 +73,8 @@ class WithoutDevice(LabMachine):
         self.guest.run(["rm", "/dev/kvm"]).check()
 
 
-@pytest.mark.parametrize("loaded", [False, pytest.param(True, marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("loaded", [False, True])
 def test_without_a_kvm_of_its_own_the_guests_are_emulated(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loaded: bool
 ) -> None:
@@ -71,7 +83,8 @@ def test_without_a_kvm_of_its_own_the_guests_are_emulated(
         monkeypatch.setattr(lab_guests, "LabMachine", WithoutDevice)
     else:
         monkeypatch.setattr(lab_machine, "_KVM_MODULES", ())
-    site = bundle.ensure(settings.cache)
+    image = GuestFactory(settings, tmp_path).image(recipe=settings.lab_image)
+    site = bundle.ensure(settings.cache, image)
     with tempfile.TemporaryDirectory() as directory:
         monkeypatch.setattr(lab_guests, "store", lambda _cache: Store(Path(directory)))
         guests = lab_guests.ensure(settings, None, site, tmp_path / "host", rings=[Ring.TRANSPORT])

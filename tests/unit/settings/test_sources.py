@@ -59,6 +59,7 @@ def test_defaults(project: Path) -> None:
         transport=(Transport.VHOST_USER_VSOCK, Transport.VIRTIO_SERIAL),
         guest_kernel=("6.12",),
         guest_image="guest",
+        lab_image="lab",
         agent=None,
         agent_start=None,
         agent_kernel=None,
