@@ -97,6 +97,8 @@ def run(
             factory.prepare()
         if seen.agents:
             AgentMachines(factory, progress).try_out()
+        if seen.addressed:
+            preflight.try_agent(settings)
         if seen.pods:
             preflight.prepare(loaded)
         if seen.containerd:
@@ -121,17 +123,24 @@ def workers_for(tests: int, memory: int, asked: str | None = None) -> int:
 
 
 class _Counter:
-    """Counts the tests of a session, those of ours, and those that want a guest, an agent, a runtime, or containerd."""
+    """Counts the tests of a session, those of ours, and those that want a guest, an agent, a runtime, or containerd.
+
+    Args:
+        settings: The settings of the run.
+    """
 
     tests = 0
     ours = 0
     guests = 0
     agents = 0
+    addressed = 0
     pods = 0
     containerd = 0
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        #: What is wrong with the settings of what is under test, if anything is.
+        self.problem: UsageError | None = None
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self.tests = len(session.items)
@@ -139,8 +148,13 @@ class _Counter:
         self.pods = sum(uses(item, "runtime") for item in session.items)
         self.containerd = sum(map(wants_containerd, session.items))
         with_agent = [item for item in session.items if uses(item, "endpoint")]
-        place = agent_place(self._settings) if with_agent else AgentPlace.SERVICE
+        try:
+            place = agent_place(self._settings) if with_agent else AgentPlace.SERVICE
+        except UsageError as error:  # pytest would take it for an error of its own
+            self.problem = error
+            return
         self.agents = len(with_agent) if place.bare else 0
+        self.addressed = len(with_agent) if place is AgentPlace.ADDRESS else 0
         others = [item for item in session.items if uses(item, "guest") and not uses(item, "endpoint")]
         self.guests = len(others) + (len(with_agent) if place is AgentPlace.SERVICE else 0)
 
@@ -161,6 +175,8 @@ def _look_at(selection: list[str], settings: Settings) -> _Counter:
     said, counter = io.StringIO(), _Counter(settings)
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         status = pytest.main(["--collect-only", "-q", "-n", "0", *selection], plugins=[counter])
+    if counter.problem is not None:
+        raise counter.problem
     if status == pytest.ExitCode.INTERRUPTED:  # pytest has caught it, and there is a run to come
         raise KeyboardInterrupt
     if status == pytest.ExitCode.USAGE_ERROR:

@@ -38,6 +38,9 @@ class _Child:
         try:
             started = current_keeper().start(words, environment, standard, pass_fds, directory, namespace)
         except FileNotFoundError as error:
+            if os.path.exists(words[0]):
+                message = f"{words[0]} is there, and what it says is to run it, its interpreter or loader, is not"
+                raise MissingToolError(message, hint=f"see its first line, or what `file {words[0]}` says") from error
             raise MissingToolError(f"{words[0]} was not found", hint="install it, or put it on PATH") from error
         except OSError as error:
             raise HostError(f"could not start {words[0]}: {error.strerror}") from error
@@ -66,9 +69,7 @@ class _Child:
     def ending(self) -> str:
         """How it ended, in words."""
         status = self.status
-        if status is None:
-            return "still running"
-        return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+        return "still running" if status is None else in_words(status)
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Send it a signal; harmless once it has ended."""
@@ -202,7 +203,7 @@ class MountNamespace(_Child):
 
 @frozen
 class Completed:
-    """How a command ended.
+    """A command that has ended.
 
     Args:
         status: Its exit status, or the negated signal that ended it.
@@ -215,6 +216,16 @@ class Completed:
     stdout: str
     stderr: str
     output: bytes
+
+    @property
+    def ending(self) -> str:
+        """How it ended, in words."""
+        return in_words(self.status)
+
+
+def in_words(status: int) -> str:
+    """Return an exit status, or the negated signal in its place, in words."""
+    return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
 
 
 def run(

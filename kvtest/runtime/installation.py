@@ -14,7 +14,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from kvtest.errors import HostError, KvtestError, MissingToolError
+from kvtest.errors import HostError, KvtestError, MissingToolError, SettingError
 from kvtest.ownership import run
 from kvtest.runtime import rootfs
 from kvtest.runtime.profile import Cgroups, Feature, OptionsType, Profile
@@ -127,10 +127,11 @@ def problems(profile: Profile, settings: Settings) -> Iterator[KvtestError]:
         except KvtestError as error:
             found = False
             yield error
-    for program in profile.programs:
-        if find_program(program.name) is None:
+    needed = {program.name for program in profile.programs}
+    for name in sorted(needed | ({profile.options.binary} if profile.options.binary is not None else set())):
+        if find_program(name) is None:
             found = False
-            yield MissingToolError(f"there is no {program.name}", hint=program.cure)
+            yield MissingToolError(f"there is no {name}", hint=_cure(profile, name))
     if Feature.INIT_ON_HOST in profile.features and not root_is_mount_point():
         yield HostError(
             f"{profile.name} cannot make containers below this root, which is no mount point (a chroot?)",
@@ -198,10 +199,16 @@ def configuration_of(profile: Profile, settings: Settings) -> Path | None:
 
     Raises:
         MissingToolError: There is none.
+        SettingError: One is given, and the runtime does not have such.
     """
     if settings.runtime_config is not None:
         if not settings.runtime_config.is_file():
             raise MissingToolError(f"there is no {settings.runtime_config}", hint="--runtime-config takes a file")
+        if profile.configuration is None:
+            raise SettingError(
+                f"--runtime-config {settings.runtime_config}: the profile {profile.name} has no configuration file",
+                hint="a profile of your own can have one: [configuration]",
+            )
         return settings.runtime_config
     if profile.configuration is None:
         return None

@@ -9,8 +9,9 @@ import secrets
 from pathlib import Path
 
 from kvtest.deadline import Deadline
-from kvtest.errors import KvtestError, UsageError
+from kvtest.errors import HostError, KvtestError, UsageError
 from kvtest.ownership import RunDirectory
+from kvtest.runtime.agent import AgentEndpoint
 from kvtest.runtime.backend import Surroundings
 from kvtest.runtime.containerd_process import STARTING_SECONDS, ContainerdProcess, find_containerd
 from kvtest.runtime.direct import BUNDLES, DirectBackend
@@ -19,6 +20,9 @@ from kvtest.settings import LoadedSettings, Settings
 
 START_SECONDS = 10.0
 """Seconds that a shim may take to start and answer, and to end; it has no container yet."""
+
+ANSWER_SECONDS = 5.0
+"""Seconds that an agent may take that is said to run."""
 
 _CHOICES = ("runtime", "shim", "runtime_config")
 
@@ -48,6 +52,30 @@ def prepare(loaded: LoadedSettings) -> None:
         return
     if not installation.profile.own or loaded.settings.shim is not None:
         try_start(installation, loaded.settings.run_directory)
+
+
+def try_agent(settings: Settings) -> None:
+    """Ask an agent that is said to run already for its health.
+
+    Args:
+        settings: The settings of the run, which have its address.
+
+    Raises:
+        HostError: Nobody answers, or this machine has no such addresses.
+        UsageError: It is no address.
+    """
+    assert settings.agent_address is not None
+    deadline = Deadline(ANSWER_SECONDS)
+    try:
+        with AgentEndpoint.of(settings.agent_address, ANSWER_SECONDS).connect(deadline) as agent:
+            agent.check(deadline)
+    except (HostError, UsageError):
+        raise
+    except KvtestError as error:
+        raise HostError(
+            f"the agent at {settings.agent_address} does not answer: {error.message}",
+            hint="--agent-address is of an agent that runs already: does it, and does it listen there?",
+        ) from error
 
 
 def try_containerd(settings: Settings) -> None:

@@ -6,6 +6,7 @@ A profile states how a runtime differs from others where it may. What it may not
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from enum import StrEnum
@@ -18,6 +19,7 @@ from kvtest.typed import structure
 
 _DIRECTORY = Path(__file__).with_name("profiles")
 _SUFFIX = ".toml"
+_VERSION = re.compile(r"\d+(\.\d+)*")
 
 
 class Feature(StrEnum):
@@ -224,8 +226,15 @@ def load(runtime: str) -> Profile:
 
 def _check(profile: Profile, path: Path) -> None:
     for bound in ("call_bound", "detection_bound", "cleanup_bound"):
-        if getattr(profile, bound) <= 0:
-            raise ProfileError(f"{path}: {bound!r} must be more than 0 seconds")
+        if not 0 < getattr(profile, bound) < math.inf:  # nor is it no number
+            raise ProfileError(f"{path}: {bound!r} must be more than 0 seconds, and not for ever")
+    if profile.minimum_version is not None and not _VERSION.fullmatch(profile.minimum_version):
+        raise ProfileError(
+            f"{path}: 'minimum_version' is {profile.minimum_version!r}", hint="numbers with dots, such as 1.1.12"
+        )
+    for name, value in profile.environment.items():
+        if not name or "=" in name or "\0" in name + value:
+            raise ProfileError(f"{path}: 'environment' has {name!r}, which no environment can have (environ(7))")
     if profile.runtime.count(".") < 1 or not all(profile.runtime.split(".")):
         raise ProfileError(
             f"{path}: 'runtime' is {profile.runtime!r}, of which containerd makes no program's name",
@@ -242,17 +251,23 @@ def _check(profile: Profile, path: Path) -> None:
         place: GuestAddress | None = getattr(profile.vm, what, None)
         if place is not None:
             _check_address(place, f"vm.{what}", path)
+    _check_filled_in("options.root", profile.options.root or "", ("run",), path)
+    _check_filled_in("vm.process", profile.vm.process if profile.vm is not None else "", ("pod",), path)
     for pattern in profile.owns:
+        _check_filled_in("owns", pattern, ("namespace", "pod", "container", "run"), path)
         _check_owned(pattern, path)
 
 
-def _check_owned(pattern: str, path: Path) -> None:
+def _check_filled_in(key: str, pattern: str, known: tuple[str, ...], path: Path) -> None:
     try:
-        pattern.format(namespace="", pod="", container="", run="")
+        pattern.format(**dict.fromkeys(known, ""))
     except (KeyError, IndexError, ValueError):
-        raise ProfileError(
-            f"{path}: 'owns' has {pattern!r}", hint="what is filled in is {namespace}, {pod}, {container} and {run}"
-        ) from None
+        *others, last = (f"{{{name}}}" for name in known)
+        names = f"{', '.join(others)} and {last}" if others else last
+        raise ProfileError(f"{path}: {key!r} has {pattern!r}", hint=f"what is filled in is {names}") from None
+
+
+def _check_owned(pattern: str, path: Path) -> None:
     # It is removed when a run is killed.
     if not any(name in pattern for name in ("{pod}", "{container}", "{run}")):
         raise ProfileError(

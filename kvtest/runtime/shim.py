@@ -138,7 +138,7 @@ def start(place: Place, ended: Callable[[], None], deadline: Deadline) -> Starte
     if completed.status != 0:
         said = _said(completed.stderr, completed.stdout, place.log)
         raise ShimError(
-            f"{shim}: 'start' ended with status {completed.status}{said}",
+            f"{shim}: 'start' ended ({completed.ending}){said}",
             hint=f"run it by hand in a bundle: {shim} -namespace N -id ID start </dev/null",
         )
     address = parse_address(completed.stdout, shim)
@@ -226,7 +226,7 @@ def delete(place: Place, deadline: Deadline) -> ExitStatus:
     completed = place.run(("-bundle", str(place.bundle), "delete"), deadline)
     shim = place.installation.shim
     if completed.status != 0:
-        raise ShimError(f"{shim}: 'delete' ended with status {completed.status}{_said(completed.stderr)}")
+        raise ShimError(f"{shim}: 'delete' ended ({completed.ending}){_said(completed.stderr)}")
     try:
         response = load("task").message(f"{TASK}.DeleteResponse").FromString(completed.output)
     except DecodeError as error:

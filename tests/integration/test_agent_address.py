@@ -58,3 +58,19 @@ def test_an_agent_for_another_machine_is_said_before_anything_runs(settings: Set
     completed = kvtest(settings, tmp_path / "results", "agent", "--agent", str(agent))
     assert completed.returncode == 2
     assert f"the agent {agent} is for aarch64, guests are x86-64" in completed.stderr.replace("\n", " ")
+
+
+def test_an_address_where_nobody_is_is_said_before_anything_runs(settings: Settings, tmp_path: Path) -> None:
+    address = f"unix://{tmp_path}/agent.sock"
+    completed = kvtest(settings, tmp_path / "results", "agent", "-k", "lives_and_goes", "--agent-address", address)
+    assert completed.returncode == 2
+    assert f"the agent at {address} does not answer: waited " in completed.stderr.replace("\n", " ")
+    assert "No such file or directory" in completed.stderr
+
+
+def test_an_address_and_a_program_exclude_each_other(settings: Settings, tmp_path: Path) -> None:
+    both = ("--agent", "/bin/true", "--agent-address", "unix:///x")
+    completed = kvtest(settings, tmp_path / "results", "agent", "-n", "2", "-k", "lives_and_goes", *both)
+    assert completed.returncode == 2
+    assert "--agent-address and --agent exclude each other" in completed.stderr
+    assert "INTERNALERROR" not in completed.stdout

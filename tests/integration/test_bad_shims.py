@@ -25,9 +25,9 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="not root: run it with
     ("script", "message"),
     [
         pytest.param('#!/bin/sh\nprintf "\\377\\376\\000"', "printed what is no address", id="binary"),
-        pytest.param("#!/bin/sh\nkill -SEGV $$", "'start' ended with status -11", id="crashes"),
+        pytest.param("#!/bin/sh\nkill -SEGV $$", "'start' ended (killed by SIGSEGV)", id="crashes"),
         pytest.param("#!/bin/sh\nexec sleep 1000", "did not come to the end of 'start'", id="hangs"),
-        pytest.param("#!/no/such/interpreter\n", "was not found", id="interpreter"),
+        pytest.param("#!/no/such/interpreter\n", "its interpreter or loader, is not", id="interpreter"),
     ],
 )
 def test_nothing_is_left_of_a_shim_that_does_not_start(tmp_path: Path, script: str, message: str) -> None:
@@ -64,12 +64,13 @@ def run(
         (["--shim", "./missing"], "missing, the shim of reference", "--shim takes the path of one"),
         (["--shim", "no-such-shim"], "there is no no-such-shim, the shim of reference", "--shim takes the path of one"),
         (["--shim", "./data"], "is not a program", "chmod +x"),
-        (["--shim", "./fails"], "'start' ended with status 4; it said:\nsorry", "run it by hand"),
+        (["--shim", "./fails"], "'start' ended (exit status 4); it said:\nsorry", "run it by hand"),
         (["--runtime", "runcc"], "unknown runtime 'runcc'", "did you mean 'runc'?"),
         (["--runtime", "./profile.toml"], "unknown key 'cleanup_bund'", "did you mean 'cleanup_bound'?"),
         (["--runtime", "./none.toml"], "cannot read the profile", ""),
         (["--runtime", "kata"], "there is no containerd-shim-kata-v2", "install Kata Containers"),
         (["--runtime-config", "./none.toml"], "there is no", "--runtime-config takes a file"),
+        (["--runtime-config", "./profile.toml"], "the profile reference has no configuration file", "[configuration]"),
     ],
 )
 def test_what_was_asked_for_and_is_not_there_is_one_message(

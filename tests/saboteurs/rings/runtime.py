@@ -66,7 +66,7 @@ FAULTS = [
     Fault("test_failure::test_everything_goes_when*in_a_deletion*direct*", shims.hangs_in_delete, "left behind"),
     Fault("test_failure::test_the_end_is*direct*", shims.deletes_with_another_status, "exit status 0 and not 137"),
     Fault("test_failure::test_the_socket*direct*", shims.leaves_its_socket, "assert ["),
-    Fault("test_failure::test_a_second*direct*", shims.deletes_once, "'delete' ended with status 1"),
+    Fault("test_failure::test_a_second*direct*", shims.deletes_once, "'delete' ended (exit status 1)"),
     Fault("test_failure::test_an_id*direct*", shims.leaves_the_state, "already exists"),
     Fault("test_failure::test_other_pods*direct*", shims.kills_its_neighbours, "Broken pipe"),
     Fault("test_failure::test_calls_under_way*direct*", calls.keeps_calls_waiting, "for the answer to the shim"),

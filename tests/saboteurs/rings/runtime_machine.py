@@ -23,5 +23,5 @@ FAULTS = [
     Fault("test_machine::test_everything*direct*", machines.leaves_a_process, "sleep 1000"),
     Fault("test_machine::test_the_id*direct*", machines.stays_with_a_lost_machine, "machine is gone"),
     Fault("test_machine::test_the_machines*direct*", machines.kills_other_machines, "the output ended"),
-    Fault("test_machine::test_a_second*direct*", machines.deletes_only_what_is_there, "'delete' ended with status 1"),
+    Fault("test_machine::test_a_second*direct*", machines.deletes_only_what_is_there, "'delete' ended (exit status 1)"),
 ]

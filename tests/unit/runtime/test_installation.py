@@ -11,7 +11,7 @@ import pytest
 
 from kvtest.runtime import installation, rootfs
 from kvtest.runtime.installation import Installation, problems
-from kvtest.runtime.profile import Cgroups, ConfigurationFile, Profile, Program, load
+from kvtest.runtime.profile import Cgroups, ConfigurationFile, Options, OptionsType, Profile, Program, load
 from kvtest.settings import Settings
 
 
@@ -136,3 +136,14 @@ def test_a_busybox_that_needs_libraries_is_refused(tmp_path: Path) -> None:
     assert rootfs._has_interpreter(Path(os.path.realpath("/bin/sh")))
     (tmp_path / "script").write_text("#!/bin/sh\n")
     assert rootfs._has_interpreter(tmp_path / "script")
+
+
+def test_a_program_of_its_options_is_missing(profile: Profile, settings: Settings) -> None:
+    named = attrs.evolve(profile, options=Options(OptionsType.RUNC, binary="absent-runc"))
+    assert told(named, settings) == ["there is no absent-runc\n  hint: build it"]
+
+
+def test_a_configuration_file_for_one_that_has_none(profile: Profile, settings: Settings) -> None:
+    given = attrs.evolve(settings, runtime_config=Path("/etc/passwd"))
+    (problem,) = told(profile, given)
+    assert problem.startswith("--runtime-config /etc/passwd: the profile mine has no configuration file\n")

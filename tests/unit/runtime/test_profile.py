@@ -60,6 +60,24 @@ def test_an_unknown_name_has_a_nearest_neighbour() -> None:
         ("{container}", "{conatiner}", "what is filled in is {namespace}, {pod}, {container} and {run}"),
         ('cure = "build it"', "cleanup_bound = 0", "the key 'cure' is missing"),
         ('cure = "build it"', 'cure = "x"\ncleanup_bound = 0', "'cleanup_bound' must be more than 0 seconds"),
+        (
+            'cure = "build it"',
+            'cure = "x"\ncall_bound = inf',
+            "'call_bound' must be more than 0 seconds, and not for ever",
+        ),
+        ('cure = "build it"', 'cure = "x"\ndetection_bound = nan', "'detection_bound' must be more than 0 seconds"),
+        (
+            'cure = "build it"',
+            'cure = "x"\nminimum_version = "new"',
+            "'minimum_version' is 'new'\n  hint: numbers with",
+        ),
+        ("[options]", '[environment]\n"A=B" = ""\n[options]', "'environment' has 'A=B'"),
+        ('binary = "mine"', 'root = "/x/{oops}"', "'options.root' has '/x/{oops}'\n  hint: what is filled in is {run}"),
+        (
+            "[options]",
+            '[vm]\nprocess = "*{nope}*"\n[options]',
+            "'vm.process' has '*{nope}*'\n  hint: what is filled in is",
+        ),
         ("[options]", "[options", "is not valid TOML"),
         ('binary = "mine"', 'arguments = ["--quick"]', "'options.arguments' needs 'options.binary'"),
         (

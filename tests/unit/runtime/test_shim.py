@@ -65,7 +65,7 @@ def test_a_shim_that_talks_garbage(tmp_path: Path) -> None:
 
 def test_a_shim_that_fails(tmp_path: Path) -> None:
     message = refused(place_of(tmp_path, "echo no namespace >&2; exit 7"))
-    assert "'start' ended with status 7; it said:\nno namespace\nwhat the shim has logged" in message
+    assert "'start' ended (exit status 7); it said:\nno namespace\nwhat the shim has logged" in message
     assert "hint: run it by hand in a bundle" in message
 
 
@@ -77,7 +77,7 @@ def test_a_shim_that_hangs_in_start(tmp_path: Path) -> None:
 
 def test_a_shim_that_waits_for_its_input_sees_its_end(tmp_path: Path) -> None:
     message = refused(place_of(tmp_path, "cat; exit 3"))
-    assert "'start' ended with status 3" in message
+    assert "'start' ended (exit status 3)" in message
 
 
 def test_a_shim_that_ends_at_once(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_delete_that_says_nothing_sensible(tmp_path: Path) -> None:
 
 def test_delete_that_fails_and_delete_that_hangs(tmp_path: Path) -> None:
     place = place_of(tmp_path, "test -e hang && exec sleep 1000; echo broken >&2; exit 4")
-    with pytest.raises(ShimError, match="'delete' ended with status 4; it said:\nbroken"):
+    with pytest.raises(ShimError, match=r"'delete' ended \(exit status 4\); it said:\nbroken"):
         shim.delete(place, Deadline(10.0))
     (place.bundle / "hang").touch()
     with pytest.raises(ShimError, match=r"did not come to the end of 'delete' in [0-9.]+ s"):
