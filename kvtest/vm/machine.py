@@ -269,6 +269,8 @@ class VM:
         if isinstance(self._start, Template):
             first_stream, self.release = self._start.next_stream, self._start.release
         listener = self._started(self._control_listener)
+        if restoration is not None:
+            restoration.accepted(deadline)
         stream = self._accept(listener, deadline, "QEMU to connect the control channel")
         self.note("control channel connected")
         self._control = GuestControl(stream, self.configuration.request_timeout, first_stream=first_stream)

@@ -11,7 +11,8 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from kvtest.errors import HostError
+from kvtest.deadline import Deadline
+from kvtest.errors import HostError, QMPError
 from kvtest.vm.configuration import Restore
 from kvtest.vm.template import Template
 
@@ -37,22 +38,23 @@ class Restoration:
         self._handed_over = contextlib.ExitStack()
         memory = template.memory
         self.pass_fds: list[int] = []
+        giver = resources.enter_context(ThreadPoolExecutor(1, "kvtest-restore"))
+        # Closed before the giver is waited for: it may be giving the state to a QEMU that never came.
+        resources.enter_context(self._handed_over)
+        copy = None
         if shared:
-            copy = os.memfd_create("kvtest-memory")
-            os.truncate(copy, template.memory.stat().st_size)
-            ours, theirs = socket.socketpair()
-            copier = resources.enter_context(ThreadPoolExecutor(1, "kvtest-copy"))
-            # Closed before the copier is waited for: it may be giving the state to a QEMU that never came.
-            resources.enter_context(self._handed_over)
-            copier.submit(self._give, os.dup(copy), ours)
-            memory, state = Path(f"/proc/self/fd/{self._hand_over(copy)}"), self._hand_over(theirs.detach())
-        else:
-            resources.enter_context(self._handed_over)
-            state = self._hand_over(os.open(template.state, os.O_RDONLY | os.O_CLOEXEC))
-        # Written before QEMU exists, so that it need not wait for us between one command and the next.
+            descriptor = os.memfd_create("kvtest-memory")
+            os.truncate(descriptor, template.memory.stat().st_size)
+            copy, memory = os.dup(descriptor), Path(f"/proc/self/fd/{self._hand_over(descriptor)}")
+        # Not the file itself, which QEMU takes from a descriptor no more since 11.
         ours, theirs = socket.socketpair()
-        resources.enter_context(ours)
-        ours.sendall(b"".join(json.dumps(command).encode() for command in _commands(state)))
+        state = self._hand_over(theirs.detach())
+        giver.submit(self._give, copy, ours)
+        # Written before QEMU exists, so that it need not wait for us between one command and the next.
+        self._replies, theirs = socket.socketpair()
+        resources.enter_context(self._replies)
+        self._commands = _commands(state)
+        self._replies.sendall(b"".join(json.dumps(command).encode() for command in self._commands))
         self.start = Restore(memory, shared, template.kernel, self._hand_over(theirs.detach()))
 
     def _hand_over(self, descriptor: int) -> int:
@@ -63,6 +65,34 @@ class Restoration:
     def handed_over(self) -> None:
         """Close our side of what QEMU has inherited: its end is to be the end of it."""
         self._handed_over.close()
+
+    def accepted(self, deadline: Deadline) -> None:
+        """See that QEMU has taken the commands; it restores the machine then.
+
+        Args:
+            deadline: When to give up.
+
+        Raises:
+            QMPError: It has refused one, or has ended.
+            DeadlineExceededError: It stayed silent.
+        """
+        waiting, said = list(self._commands), b""
+        while waiting:
+            *lines, said = said.split(b"\n")
+            for reply in map(json.loads, lines):
+                if "error" in reply:
+                    raise QMPError(f"QEMU refused {waiting[0]['execute']}: {reply['error']['desc']}")
+                if "return" in reply:
+                    waiting.pop(0)
+            if waiting:
+                self._replies.settimeout(deadline.remaining)
+                try:
+                    data = self._replies.recv(_BLOCK)
+                except TimeoutError:
+                    raise deadline.exceeded(f"QEMU's reply to {waiting[0]['execute']}") from None
+                if not data:
+                    raise QMPError(f"QEMU has ended before it took {waiting[0]['execute']}")
+                said += data
 
     def check(self) -> None:
         """Raise what went wrong while the memory was copied, if anything did.
@@ -80,11 +110,12 @@ class Restoration:
     def _size(self) -> int:
         return sum(size for _, size in self._template.extents)
 
-    def _give(self, memory: int, state: socket.socket) -> None:
+    def _give(self, memory: int | None, state: socket.socket) -> None:
         with state:
             try:
-                with open(memory, "wb", buffering=0):
-                    self._copy(memory)
+                if memory is not None:
+                    with open(memory, "wb", buffering=0):
+                        self._copy(memory)
                 state.sendall(self._template.state.read_bytes())
             except BrokenPipeError:  # QEMU has ended, which is noticed elsewhere
                 pass

@@ -22,7 +22,7 @@ from kvtest.guest import libc
 from kvtest.harness import Guest, GuestFactory, GuestRequest
 from kvtest.host.memory import available_memory
 from kvtest.peers import echo, receive_exactly
-from kvtest.vm import QEMU, VM
+from kvtest.vm import QEMU, VM, restoration
 from kvtest.vm.configuration import ColdBoot
 from kvtest.vm.restoration import Restoration
 from kvtest.vm.template import Template
@@ -226,6 +226,16 @@ def test_no_room_for_the_memory_of_a_clone(template: Template, monkeypatch: pyte
     with pytest.raises(HostError, match=r"could not copy a template's memory of .* MB: File too large") as caught:
         restoration.check()
     assert "-n" in (caught.value.hint or "")
+
+
+def test_a_restore_that_qemu_refuses_is_told_at_once(
+    factory: GuestFactory, template: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = {"execute": "migrate-incoming", "arguments": {"uri": "nowhere:"}}
+    commands = restoration._commands
+    monkeypatch.setattr(restoration, "_commands", lambda state: [*commands(state)[:-1], nowhere])
+    with pytest.raises(BootError, match=r"QEMU refused migrate-incoming: .*nowhere"):
+        VM(factory.configuration(GuestRequest()), tmp_path, start=template).boot()
 
 
 def test_a_guest_that_boots_by_itself_on_request(factory: GuestFactory) -> None:
