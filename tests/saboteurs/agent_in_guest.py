@@ -151,10 +151,10 @@ def creates_twice(agent: Any) -> None:
 def refuses_to_remove_what_runs(agent: Any) -> None:
     remove = container.Container.remove
 
-    def refuse(self: Any, done: Any) -> None:
+    def refuse(self: Any, *callbacks: Any) -> None:
         if self._init.status is None:
             raise RPCError(Code.FAILED_PRECONDITION, "it runs")
-        remove(self, done)
+        remove(self, *callbacks)
 
     _put(container.Container, "remove", refuse)
 
@@ -376,10 +376,10 @@ def refuses_to_remove_what_is_paused(agent: Any) -> None:
         self.paused = True
         pause(self, done)
 
-    def refuse(self: Any, done: Any) -> None:
+    def refuse(self: Any, *callbacks: Any) -> None:
         if getattr(self, "paused", False):
             raise RPCError(Code.FAILED_PRECONDITION, "it is paused")
-        remove(self, done)
+        remove(self, *callbacks)
 
     _put(container.Container, "pause", remember)
     _put(container.Container, "remove", refuse)
@@ -684,8 +684,9 @@ def takes_all_clients_of_a_port_for_one(agent: Any) -> None:
 def has_a_sandbox_for_each_way_in(agent: Any) -> None:
     assert agent.clients.serve_port(SERIAL_PORT)
     tools = agent.service.sandbox._tools
+    watches = tools.oom, tools.freezes
     tools = container.Tools(
-        tools.reactor, tools.reaper, tools.crun, tools.oom, tools.freezes, tools.replies, f"{tools.directory}/serial"
+        tools.reactor, tools.reaper, tools.crun, *watches, tools.replies, tools.removals, f"{tools.directory}/serial"
     )
     other = Service(api.load("agent-3.30"), tools)
     agent.clients._serial._services = other.services
