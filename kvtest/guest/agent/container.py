@@ -223,6 +223,8 @@ class Container:
             if failure is None:
                 process.started(_read_number(f"{stem}.pid"), (message.ConsoleSize.Height, message.ConsoleSize.Width))
                 self._watch(process)
+                if message.OOMScoreAdj:  # which crun keeps for a first process only
+                    process.adjust_oom_score(message.OOMScoreAdj)
             else:
                 self._execs.remove(name, process)
             done(failure)
