@@ -10,6 +10,7 @@ from typing import Any
 CONTAINER_ROOT = "/opt/kvtest/container"
 # As Kata's shim asks for them: the network and the cgroups of the guest are those of the pod.
 _NAMESPACES = ("pid", "mount", "ipc", "uts")
+_CAPABILITY_SETS = ("Bounding", "Effective", "Permitted")
 _ENVIRONMENT = {"PATH": "/bin", "HOME": "/root", "TERM": "linux"}
 _MOUNTS = (
     ("/proc", "proc", "proc", ()),
@@ -27,8 +28,10 @@ def specification(
     root: str = CONTAINER_ROOT,
     memory: int = 0,
     pids: int = 0,
+    cpu: Mapping[str, Any] | None = None,
     mounts: Sequence[Mapping[str, Any]] = (),
     read_only: bool = True,
+    linux: Mapping[str, Any] | None = None,
     **process: Any,
 ) -> dict[str, Any]:
     """Return the fields of a ``grpc.Spec``.
@@ -39,8 +42,10 @@ def specification(
         root: Directory in the guest that is its root.
         memory: Limit in bytes; none if 0.
         pids: Limit of processes; none if 0.
+        cpu: Fields of a ``grpc.LinuxCPU``; no limits if ``None``.
         mounts: Fields of ``grpc.Mount`` messages, after those that every container has.
         read_only: Whether it cannot write to its root.
+        linux: Further fields of its ``grpc.Linux``.
         **process: See :func:`process_fields`.
     """
     resources: dict[str, Any] = {}
@@ -48,6 +53,8 @@ def specification(
         resources["Memory"] = {"Limit": memory}
     if pids:
         resources["Pids"] = {"Limit": pids}
+    if cpu:
+        resources["CPU"] = dict(cpu)
     return {
         "Version": "1.0.2",
         "Process": process_fields(argv, **process),
@@ -62,6 +69,7 @@ def specification(
             "CgroupsPath": f"/kvtest/{name}",
             "Namespaces": [{"Type": kind} for kind in _NAMESPACES],
             "Resources": resources,
+            **(linux or {}),
         },
     }
 
@@ -73,6 +81,12 @@ def process_fields(
     directory: str = "/",
     terminal: tuple[int, int] | None = None,
     user: int = 0,
+    group: int | None = None,
+    groups: Sequence[int] = (),
+    capabilities: Sequence[str] | None = None,
+    limits: Mapping[str, tuple[int, int]] | None = None,
+    no_new_privileges: bool = False,
+    oom_score: int = 0,
 ) -> dict[str, Any]:
     """Return the fields of a ``grpc.Process``.
 
@@ -81,15 +95,26 @@ def process_fields(
         environment: Variables to add.
         directory: Where it starts.
         terminal: Rows and columns of a terminal for it; pipes if ``None``.
-        user: Its user and group.
+        user: Its user.
+        group: Its group; the number of its user if ``None``.
+        groups: Further groups of it.
+        capabilities: What it may do, and what its programs may at most; the agent's own choice if ``None``.
+        limits: Soft and hard limits of its resources, by names such as ``RLIMIT_NOFILE``.
+        no_new_privileges: Whether no program that it runs gets more privileges.
+        oom_score: How much sooner than others it is killed for want of memory.
     """
     fields: dict[str, Any] = {
         "Args": list(argv),
         "Env": [f"{key}={value}" for key, value in {**_ENVIRONMENT, **(environment or {})}.items()],
         "Cwd": directory,
-        "User": {"UID": user, "GID": user},
+        "User": {"UID": user, "GID": user if group is None else group, "AdditionalGids": groups},
         "Terminal": terminal is not None,
+        "Rlimits": [{"Type": name, "Soft": soft, "Hard": hard} for name, (soft, hard) in (limits or {}).items()],
+        "NoNewPrivileges": no_new_privileges,
+        "OOMScoreAdj": oom_score,
     }
+    if capabilities is not None:
+        fields["Capabilities"] = dict.fromkeys(_CAPABILITY_SETS, capabilities)
     if terminal is not None:
         fields["ConsoleSize"] = {"Height": terminal[0], "Width": terminal[1]}
     return fields

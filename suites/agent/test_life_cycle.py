@@ -3,14 +3,19 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 import pytest
 
-from kvtest import requirement
+from kvtest import Guest, requirement
 from kvtest.errors import RPCError
 from kvtest.runtime.agent import Agent
 from kvtest.transport import Transport
 
 PATIENCE = 30.0
+WRITABLE = "io.katacontainers.fs-opt.overlay-rw"
+OVERLAYS_SINCE = (3, 4, 0)
 BOTH = [Transport.VHOST_USER_VSOCK, Transport.VIRTIO_SERIAL]
 
 pytestmark = pytest.mark.guest(image="agent", scope="module", vsock=True, serial_ports=["agent.channel.0"])
@@ -76,6 +81,70 @@ def test_an_id_is_free_again_after_the_removal(agent: Agent) -> None:
         statuses.append(container.wait())
         container.remove()
     assert statuses == [1, 2]
+
+
+def everything() -> list[str]:
+    """Return the mounts, cgroups, directories and files of a guest; runs in the guest."""
+    with open("/proc/self/mountinfo", encoding="utf-8") as stream:
+        found = [f"mount {line.split()[4]}" for line in stream]
+    for top in ("/", "/run", "/tmp", "/sys/fs/cgroup"):
+        device = os.lstat(top).st_dev
+        for directory, names, files in os.walk(top):
+            found += [f"{directory}/{name}" for name in (*names, *files)]
+            names[:] = [name for name in names if os.lstat(f"{directory}/{name}").st_dev == device]
+    return found
+
+
+def assert_no_more(guest: Guest, before: list[str], by: str) -> None:
+    left = {*guest.call(everything)} - {*before}
+    outermost = sorted(path for path in left if os.path.dirname(path) not in left)
+    assert not outermost, f"left by {by}: {', '.join(outermost)}"
+
+
+def writable(agent: Agent, name: str) -> dict[str, Any]:
+    """Return the options of a container with a root that it can write to, and a directory in memory."""
+    if agent.behaviour.key < OVERLAYS_SINCE:
+        pytest.skip(f"an agent of version {agent.version()} makes no overlay that a container can write to")
+    root, data = f"/run/kvtest-root-{name}", f"/run/kvtest-data-{name}"
+    lower = f"lowerdir={agent.endpoint.container_root}"
+    overlay = {"driver": "overlayfs", "source": "overlay", "fstype": "overlay", "options": [lower, WRITABLE]}
+    memory = {"driver": "ephemeral", "source": "tmpfs", "fstype": "tmpfs", "mount_point": data}
+    return {
+        "name": name,
+        "root": root,
+        "read_only": False,
+        "storages": [{**overlay, "mount_point": root}, memory],
+        "mounts": [{"destination": "/tmp/data", "source": data, "type": "bind", "options": ["rbind", "rw"]}],
+    }
+
+
+@requirement("AGENT-REMOVE-001")
+def test_a_container_that_is_gone_leaves_nothing(guest: Guest, agent: Agent) -> None:
+    write = "mkdir -p /deep/down; echo left >/deep/down/file; echo left >/tmp/data/file; echo written; cat"
+    before: list[str] = []
+    for name in ("first", "leaves"):  # what an agent needs once, it may keep
+        before = guest.call(everything)
+        container = agent.run(["sh", "-c", write], **writable(agent, name))
+        container.read_until(b"written\n")
+        process = container.execute("more", ["sh", "-c", "echo left >/more"], terminal=(24, 80))
+        assert process.wait() == 0
+        container.remove()
+    assert_no_more(guest, before, "one that was removed")
+    with pytest.raises(RPCError):
+        agent.run(["/no/such/program"], **writable(agent, "fails"))
+    agent.endpoint.remove_all()
+    assert_no_more(guest, before, "one that could not run")
+
+
+@requirement("AGENT-REMOVE-002")
+def test_a_container_sees_no_files_of_one_of_its_id_before(agent: Agent) -> None:
+    seen = []
+    for _ in range(2):
+        script = "cat /file /tmp/data/file; echo former >/file; echo former >/tmp/data/file"
+        container = agent.run(["sh", "-c", f"{script}; echo written"], **writable(agent, "former"))
+        seen.append(container.read_all())
+        container.remove()
+    assert seen == [b"written\n"] * 2
 
 
 @requirement("AGENT-LIFE-005")

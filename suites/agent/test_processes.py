@@ -13,6 +13,20 @@ from kvtest.runtime.agent import Agent
 
 pytestmark = pytest.mark.guest(image="agent", scope="module", vsock=True, serial_ports=["agent.channel.0"])
 
+AS_ASKED = ("colour", "directory", "Uid", "Gid", "Groups", "CapEff", "CapBnd", "NoNewPrivs", "oom")
+LOOK = (
+    "echo colour: $COLOUR; echo directory: $(pwd); echo oom: $(cat /proc/self/oom_score_adj); "
+    "cat /proc/self/status /proc/self/limits; echo end"
+)
+# The settings of System V IPC are of the container's own namespace, and its user is the one who may change them.
+CONFINED = """
+echo host=$(hostname)
+touch /new 2>/dev/null; echo touch=$?
+echo file=$(cat /proc/version)
+echo directory=$(ls /sys/kernel)
+(echo 5000 >/proc/sys/kernel/msgmax) 2>/dev/null; echo write=$?
+echo sysctl=$(cat /proc/sys/kernel/msgmax)
+"""
 TRAPPING = "trap 'echo caught; exit 42' TERM; echo ready; while :; do sleep 1000 & wait; done"
 
 
@@ -106,13 +120,84 @@ def test_an_exec_of_no_program_is_refused(agent: Agent) -> None:
     assert container.read_until(b"\n") == b"unharmed\n"
 
 
-@requirement("AGENT-EXEC-004")
-def test_a_process_gets_its_environment_directory_and_user(agent: Agent) -> None:
-    container = agent.run(["sleep", "1000"])
-    process = container.execute(
-        "who", ["sh", "-c", "echo $COLOUR; pwd; id -u"], environment={"COLOUR": "blue"}, directory="/tmp", user=65534
+def as_it_is(text: str) -> dict[str, str]:
+    """Return what a process has told of itself by ``LOOK``, under names of the files that it is from."""
+    lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    limits = [line.split()[3:5] for line in text.splitlines() if line.startswith("Max open files")]
+    lines["limits"] = " ".join(limits[0])
+    return {name: " ".join(lines[name].split()) for name in (*AS_ASKED, "limits")}
+
+
+@requirement("AGENT-EXEC-004", "AGENT-EXEC-005")
+def test_a_process_is_as_it_was_asked_for(agent: Agent) -> None:
+    container = agent.run(
+        ["sh", "-c", f"{LOOK}; cat"],
+        environment={"COLOUR": "blue"},
+        directory="/tmp",
+        user=1000,
+        group=1001,
+        groups=[1002, 1003],
+        capabilities=["CAP_CHOWN", "CAP_KILL"],
+        limits={"RLIMIT_NOFILE": (100, 200)},
+        no_new_privileges=True,
+        oom_score=500,
     )
-    assert process.read_all() == b"blue\n/tmp\n65534\n"
+    other = container.execute(
+        "other",
+        ["sh", "-c", f"read line; {LOOK}"],
+        environment={"COLOUR": "red"},
+        directory="/etc",
+        groups=[7],
+        capabilities=["CAP_CHOWN", "CAP_NET_RAW"],
+        limits={"RLIMIT_NOFILE": (60, 70)},
+        oom_score=600,
+    )
+    other.write(b"\n")
+    assert as_it_is(container.read_until(b"end\n").decode()) == {
+        "colour": "blue",
+        "directory": "/tmp",
+        "Uid": "1000 1000 1000 1000",
+        "Gid": "1001 1001 1001 1001",
+        "Groups": "1002 1003",
+        "CapEff": "0" * 16,  # execve(2) takes them from a user that is not root
+        "CapBnd": f"{1 << 0 | 1 << 5:016x}",
+        "limits": "100 200",
+        "NoNewPrivs": "1",
+        "oom": "500",
+    }
+    assert as_it_is(other.read_all().decode()) == {
+        "colour": "red",
+        "directory": "/etc",
+        "Uid": "0 0 0 0",
+        "Gid": "0 0 0 0",
+        "Groups": "7",
+        "CapEff": f"{1 << 0 | 1 << 13:016x}",
+        "CapBnd": f"{1 << 0 | 1 << 13:016x}",
+        "limits": "60 70",
+        "NoNewPrivs": "0",
+        "oom": "600",
+    }
+
+
+@requirement("AGENT-ISOLATION-002")
+def test_a_container_is_confined_as_it_was_asked_for(agent: Agent) -> None:
+    container = agent.run(
+        ["sh", "-c", CONFINED],
+        read_only=True,
+        linux={
+            "MaskedPaths": ["/proc/version", "/sys/kernel"],
+            "ReadonlyPaths": ["/proc/sys"],
+            "Sysctl": {"kernel.msgmax": "4242"},
+        },
+    )
+    assert dict(line.split("=", 1) for line in container.read_all().decode().splitlines()) == {
+        "host": container.name,
+        "touch": "1",
+        "file": "",
+        "directory": "",
+        "write": "1",
+        "sysctl": "4242",
+    }
 
 
 @requirement("AGENT-ISOLATION-001")

@@ -17,6 +17,7 @@ from kvtest.runtime.agent_container import Container
 pytestmark = pytest.mark.guest(image="agent", scope="module", vsock=True, serial_ports=["agent.channel.0"])
 
 MIB = 1 << 20
+LIMITS = ("memory.max", "pids.max", "cpu.max", "cpu.weight")
 COUNTING = "i=0; while :; do i=$((i+1)); echo $i; done"
 SILENCE = 0.5  # seconds, of the requirement
 BOUND = 10.0
@@ -94,6 +95,25 @@ def test_an_update_changes_the_limits(agent: Agent) -> None:
     assert (statistics.memory_stats.usage.limit, statistics.pids_stats.limit) == (32 * MIB, 10)
 
 
+def limits(guest: Guest, container: Container) -> list[str]:
+    """Return the limits of a container as the kernel has them: of memory, processes, processor time; and its weight."""
+    group = f"/sys/fs/cgroup/kvtest/{container.name}"
+    return [guest.read_file(f"{group}/{name}").decode().strip() for name in LIMITS]
+
+
+@requirement("AGENT-LIMIT-001", "AGENT-LIMIT-002")
+def test_limits_are_those_that_were_asked_for(guest: Guest, agent: Agent) -> None:
+    cpu = {"Quota": 50_000, "Period": 100_000, "Shares": 512}
+    container = agent.run(["sleep", "1000"], memory=64 * MIB, pids=20, cpu=cpu)
+    *created, weight = limits(guest, container)
+    assert created == [f"{64 * MIB}", "20", "50000 100000"]
+    assert int(weight) < 100  # that of 1024 shares, or more
+    container.update(CPU={"Quota": 20_000, "Period": 50_000, "Shares": 4096}, Memory={"Limit": 32 * MIB})
+    *updated, more = limits(guest, container)
+    assert updated == [f"{32 * MIB}", "20", "20000 50000"]
+    assert int(more) > int(weight)
+
+
 @requirement("AGENT-OOM-001")
 def test_a_container_that_runs_out_of_memory_is_told_of(agent: Agent) -> None:
     told = agent.begin("GetOOMEvent")
@@ -110,13 +130,13 @@ def test_an_event_is_told_to_one_client(agent: Agent, endpoint: AgentEndpoint) -
         assert sorted(call.result(PATIENCE).container_id for call in pending) == sorted(names)
 
 
-@requirement("AGENT-COPY-001")
+@requirement("AGENT-COPY-001", "AGENT-COPY-003")
 @pytest.mark.parametrize("size", [0, 10, 3 * MIB + 1])
 def test_a_copied_file_is_whole(guest: Guest, agent: Agent, size: int) -> None:
     path, data = f"{agent.behaviour.copy_prefix}/some/{size}", pattern(3, size)
-    agent.copy_file(path, data, mode=0o100640)
-    seen = guest.run(["sh", "-c", f"stat -c %a:%s {path}; sha256sum <{path}"]).check().text.split()
-    assert seen[:2] == [f"640:{size}", hashlib.sha256(data).hexdigest()]
+    agent.copy_file(path, data, mode=0o100640, owner=(1000, 1001))
+    seen = guest.run(["sh", "-c", f"stat -c %a:%u:%g:%s {path}; sha256sum <{path}"]).check().text.split()
+    assert seen[:2] == [f"640:1000:1001:{size}", hashlib.sha256(data).hexdigest()]
 
 
 @requirement("AGENT-COPY-002")

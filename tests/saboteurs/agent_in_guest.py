@@ -8,6 +8,7 @@ it is sent breaks one promise.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import selectors
@@ -20,7 +21,18 @@ from typing import Any
 sys.path.append("/usr/lib/python3/dist-packages")
 
 from kvtest.errors import FrameError, RPCError
-from kvtest.guest.agent import connections, console, container, files, process, sandbox, spec, storage, streams
+from kvtest.guest.agent import (
+    connections,
+    console,
+    container,
+    files,
+    process,
+    removals,
+    sandbox,
+    spec,
+    storage,
+    streams,
+)
 from kvtest.guest.agent.cgroup import Cgroup
 from kvtest.guest.agent.crun import Crun
 from kvtest.guest.agent.main import SERIAL_PORT, ReferenceAgent
@@ -144,6 +156,37 @@ def never_frees_an_id(agent: Any) -> None:
     _put(sandbox.Sandbox, "create", refuse)
 
 
+def leaves_directories_and_a_cgroup(agent: Any) -> None:
+    def leave(self: Any, path: str, gone: Any = lambda: None) -> None:
+        os.rename(path, f"{path}.left")
+        os.mkdir(f"/sys/fs/cgroup/left-{os.path.basename(path)}")
+        gone()
+
+    _put(removals.Removals, "add", leave)
+
+
+def leaves_what_could_not_be_created(agent: Any) -> None:
+    close = container.Container.close
+
+    def leave(self: Any, gone: Any) -> None:
+        if self.state is container.State.CREATING:
+            gone()
+        else:
+            close(self, gone)
+
+    _put(container.Container, "close", leave)
+
+
+def keeps_what_a_container_wrote(agent: Any) -> None:
+    mount = storage.Mounts._mount
+
+    def keep(self: Any, wanted: Any, directory: str | None) -> None:
+        mount(self, wanted, directory and f"/run/kvtest/kept{directory}")
+
+    _put(os, "makedirs", functools.partial(os.makedirs, exist_ok=True))
+    _put(storage.Mounts, "_mount", keep)
+
+
 def creates_twice(agent: Any) -> None:
     _accept_all(agent, "CreateContainer")
 
@@ -151,10 +194,10 @@ def creates_twice(agent: Any) -> None:
 def refuses_to_remove_what_runs(agent: Any) -> None:
     remove = container.Container.remove
 
-    def refuse(self: Any, done: Any) -> None:
+    def refuse(self: Any, *callbacks: Any) -> None:
         if self._init.status is None:
             raise RPCError(Code.FAILED_PRECONDITION, "it runs")
-        remove(self, done)
+        remove(self, *callbacks)
 
     _put(container.Container, "remove", refuse)
 
@@ -261,20 +304,42 @@ def _change_process(change: Any) -> None:
     _put(spec, "process", changed)
 
 
-def loses_the_environment(agent: Any) -> None:
-    _change_process(lambda result: result.update(env=["PATH=/bin"]))
+def _change_configuration(change: Any) -> None:
+    original = spec.configuration
+
+    def changed(message: Any, name: str) -> dict[str, Any]:
+        result = original(message, name)
+        change(result)
+        return result
+
+    _put(spec, "configuration", changed)
+
+
+def _lose_what_was_asked(result: Any) -> None:
+    asked = {key: result[key] for key in ("terminal", "args") if key in result}
+    result.clear()
+    result.update(asked, env=["PATH=/bin"], cwd="/", user={"uid": 0, "gid": 0})
+
+
+def gives_every_process_the_same_privileges(agent: Any) -> None:
+    _change_process(_lose_what_was_asked)
+
+
+def confines_nothing(agent: Any) -> None:
+    def change(result: Any) -> None:
+        result["root"]["readonly"] = False
+        for name in ("sysctl", "maskedPaths", "readonlyPaths"):
+            result["linux"].pop(name, None)
+
+    _change_configuration(change)
 
 
 def shares_namespaces(agent: Any) -> None:
-    original = spec.configuration
-
-    def shared(message: Any, name: str) -> dict[str, Any]:
-        result = original(message, name)
+    def change(result: Any) -> None:
         del result["hostname"]
         result["linux"]["namespaces"] = [{"type": "mount"}, {"type": "ipc"}, {"type": "network"}]
-        return result
 
-    _put(spec, "configuration", shared)
+    _change_configuration(change)
 
 
 def ignores_the_size_of_a_terminal(agent: Any) -> None:
@@ -376,13 +441,17 @@ def refuses_to_remove_what_is_paused(agent: Any) -> None:
         self.paused = True
         pause(self, done)
 
-    def refuse(self: Any, done: Any) -> None:
+    def refuse(self: Any, *callbacks: Any) -> None:
         if getattr(self, "paused", False):
             raise RPCError(Code.FAILED_PRECONDITION, "it is paused")
-        remove(self, done)
+        remove(self, *callbacks)
 
     _put(container.Container, "pause", remember)
     _put(container.Container, "remove", refuse)
+
+
+def limits_nothing(agent: Any) -> None:
+    _put(spec, "resources", lambda message: {})
 
 
 def never_updates(agent: Any) -> None:
@@ -404,6 +473,10 @@ def tells_an_event_to_all(agent: Any) -> None:
 
 def ignores_permissions(agent: Any) -> None:
     _put(files, "_PERMISSIONS", 0o600)
+
+
+def keeps_what_is_copied_to_itself(agent: Any) -> None:
+    _put(os, "chown", lambda path, user, group: None)
 
 
 def copies_anywhere(agent: Any) -> None:
@@ -684,8 +757,9 @@ def takes_all_clients_of_a_port_for_one(agent: Any) -> None:
 def has_a_sandbox_for_each_way_in(agent: Any) -> None:
     assert agent.clients.serve_port(SERIAL_PORT)
     tools = agent.service.sandbox._tools
+    watches = tools.oom, tools.freezes
     tools = container.Tools(
-        tools.reactor, tools.reaper, tools.crun, tools.oom, tools.freezes, tools.replies, f"{tools.directory}/serial"
+        tools.reactor, tools.reaper, tools.crun, *watches, tools.replies, tools.removals, f"{tools.directory}/serial"
     )
     other = Service(api.load("agent-3.30"), tools)
     agent.clients._serial._services = other.services

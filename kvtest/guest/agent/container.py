@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
-import shutil
 import signal
 from collections.abc import Callable
 from enum import Enum
@@ -19,6 +19,7 @@ from kvtest.guest.agent.crun import Crun, Done
 from kvtest.guest.agent.execs import Execs
 from kvtest.guest.agent.process import Process, Replies
 from kvtest.guest.agent.reaper import Reaper
+from kvtest.guest.agent.removals import Removals
 from kvtest.guest.agent.storage import Mounts
 from kvtest.guest.reactor import Reactor
 from kvtest.rpc.status import Code
@@ -43,6 +44,7 @@ class Tools:
         oom: Watches for processes that are killed for want of memory.
         freezes: Watches for containers that come to a standstill.
         replies: How calls of processes are answered.
+        removals: Removes the containers' own directories.
         directory: Where the containers' own directories are.
     """
 
@@ -54,6 +56,7 @@ class Tools:
         oom: OOMWatch,
         freezes: FreezeWatch,
         replies: Replies,
+        removals: Removals,
         directory: str,
     ) -> None:
         self.reactor = reactor
@@ -62,6 +65,7 @@ class Tools:
         self.oom = oom
         self.freezes = freezes
         self.replies = replies
+        self.removals = removals
         self.directory = directory
 
 
@@ -72,17 +76,18 @@ class Container:
         tools: What it shares with others.
         name: Its ID.
         request: The ``grpc.CreateContainerRequest``.
-        mounts: What is mounted for it in the guest.
         oom: Called when a process of it is killed for want of memory.
+
+    Raises:
+        RPCError: What it needs could not be mounted.
     """
 
-    def __init__(self, tools: Tools, name: str, request: Any, mounts: Mounts, oom: Callable[[], None]) -> None:
+    def __init__(self, tools: Tools, name: str, request: Any, oom: Callable[[], None]) -> None:
         spec = request.OCI
         self.name = name
         self.state = State.CREATING
         self._tools = tools
         self._first = request.exec_id  # what its first process is called, besides the empty string
-        self._mounts = mounts
         self._directory = f"{tools.directory}/containers/{name}"
         self._numbers = itertools.count(1)
         self._cgroup = Cgroup(specs.cgroup_path(spec.Linux.CgroupsPath, name))
@@ -90,11 +95,16 @@ class Container:
         self._oom_watch: int | None = None
         self._stop_waiting: Callable[[], None] = lambda: None
         self._size = (spec.Process.ConsoleSize.Height, spec.Process.ConsoleSize.Width)
-        os.makedirs(self._directory, mode=0o700)
-        with open(f"{self._directory}/config.json", "w", encoding="utf-8") as stream:
-            json.dump(specs.configuration(spec, name), stream)
-        self._init = self._process(spec.Process.Terminal)
         self._execs = Execs()
+        with contextlib.ExitStack() as made:
+            os.makedirs(self._directory, mode=0o700)
+            made.callback(tools.removals.add, self._directory)
+            self._mounts = Mounts(request.storages, self._directory)
+            made.callback(self._mounts.close)
+            with open(f"{self._directory}/config.json", "w", encoding="utf-8") as stream:
+                json.dump(specs.configuration(spec, name), stream)
+            self._init = self._process(spec.Process.Terminal)
+            made.pop_all()
 
     # --- Life
 
@@ -132,8 +142,12 @@ class Container:
 
         self._tools.crun.run(["start", self.name], started)
 
-    def remove(self, done: Done) -> None:
+    def remove(self, closed: Callable[[], None], done: Done) -> None:
         """End its processes and take it away.
+
+        Args:
+            closed: Called when there is none of its name any more.
+            done: Called when nothing of it is left, or it could not be taken away.
 
         Raises:
             RPCError: Somebody else is about to, or it is not complete yet.
@@ -143,21 +157,26 @@ class Container:
 
         def removed(failure: str | None) -> None:
             if failure is None:
-                self.close()
+                closed()
+                self.close(lambda: done(None))
             else:
                 self.state = before
-            done(failure)
+                done(failure)
 
         self._tools.crun.run(["delete", "--force", self.name], removed)
 
-    def close(self) -> None:
-        """Give back all that it has in this process and in the file system."""
+    def close(self, gone: Callable[[], None]) -> None:
+        """Give back all that it has in this process and in the file system.
+
+        Args:
+            gone: Called when its files are gone; its name is free when this returns.
+        """
         self._tools.oom.remove(self._oom_watch)
         self._stop_waiting()
         for process in (self._init, *self._execs):
             process.close()
         self._mounts.close()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._tools.removals.add(self._directory, gone)
 
     # --- Processes
 
@@ -204,6 +223,8 @@ class Container:
             if failure is None:
                 process.started(_read_number(f"{stem}.pid"), (message.ConsoleSize.Height, message.ConsoleSize.Width))
                 self._watch(process)
+                if message.OOMScoreAdj:  # which crun keeps for a first process only
+                    process.adjust_oom_score(message.OOMScoreAdj)
             else:
                 self._execs.remove(name, process)
             done(failure)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
-import shutil
 import socket
 
 from kvtest.guest import early, libc
@@ -16,6 +15,7 @@ from kvtest.guest.agent.console import CONSOLE_PORT, LOG_PORT, DebugConsole, Log
 from kvtest.guest.agent.container import Tools
 from kvtest.guest.agent.crun import Crun
 from kvtest.guest.agent.reaper import Reaper
+from kvtest.guest.agent.removals import Removals
 from kvtest.guest.agent.service import VERSION, Service, replies
 from kvtest.guest.ports import Ports
 from kvtest.guest.reactor import Reactor
@@ -44,7 +44,7 @@ class ReferenceAgent:
 
     def __init__(self) -> None:
         self.reactor = Reactor()
-        self._clean_up()
+        removals = self._clean_up()
         # A container has a copy of all that is mounted when it is made, and with it of other containers' disks, which
         # would stay in use as long as it lives.
         libc.share_mounts("/")
@@ -54,7 +54,8 @@ class ReferenceAgent:
         self.log = Log(self.reactor, listen_vsock(LOG_PORT, 1))
         DebugConsole(self.reactor, reaper, listen_vsock(CONSOLE_PORT, _BACKLOG))
         files = EventFiles(self.reactor)
-        tools = Tools(self.reactor, reaper, crun, OOMWatch(files), FreezeWatch(files), replies(spoken), _DIRECTORY)
+        watches = OOMWatch(files), FreezeWatch(files)
+        tools = Tools(self.reactor, reaper, crun, *watches, replies(spoken), removals, _DIRECTORY)
         self.service = Service(spoken, tools)
         self.clients = Clients(self.reactor, self.service.services, self.service.sandbox.prune, self.log.say)
         self._await_serial_port()
@@ -70,16 +71,18 @@ class ReferenceAgent:
 
             self.log.say(f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
 
-    def _clean_up(self) -> None:
-        """Take away what an earlier agent of this guest left."""
+    def _clean_up(self) -> Removals:
+        """Take away what an earlier agent of this guest left; return what removes the rest of it, and more."""
         with open("/sys/fs/cgroup/cgroup.subtree_control", "w", encoding="ascii") as stream:
             stream.write(_CONTROLLERS)
         containers = f"{_DIRECTORY}/containers"
         for name in os.listdir(containers) if os.path.isdir(containers) else []:
             arguments = ["crun", "--root", f"{_DIRECTORY}/crun", "--cgroup-manager", "cgroupfs"]
             os.spawnvp(os.P_WAIT, "crun", [*arguments, "delete", "--force", name])
-        shutil.rmtree(_DIRECTORY, ignore_errors=True)
-        os.makedirs(_DIRECTORY, mode=0o700)
+        removals = Removals(self.reactor, f"{_DIRECTORY}/removed")
+        for name in ("containers", "crun", "logs"):
+            removals.add(f"{_DIRECTORY}/{name}")
+        return removals
 
     def _await_serial_port(self) -> None:
         """Serve the virtio-serial port, now or when the kernel announces it."""

@@ -153,6 +153,12 @@ class Process:
         if self.pid is not None and self.status is None:
             os.kill(self.pid, number)
 
+    def adjust_oom_score(self, value: int) -> None:
+        """Have the kernel kill it sooner or later than others for want of memory (proc_pid_oom_score_adj(5))."""
+        path = f"/proc/{self.pid}/oom_score_adj"
+        with contextlib.suppress(OSError), open(path, "w", encoding="ascii") as stream:  # it may have ended
+            stream.write(str(value))
+
     def prune(self) -> None:
         """Forget calls that nobody waits for any more."""
         self._waiters = [call for call in self._waiters if not call.answered]

@@ -65,31 +65,23 @@ class Sandbox:
             raise RPCError(Code.INVALID_ARGUMENT, f"{name!r} cannot be the name of a container")
         if name in self._containers:
             raise RPCError(Code.ALREADY_EXISTS, f"there is a container {name!r}")
-        mounts = Mounts(request.storages)
-        try:
-            container = Container(self._tools, name, request, mounts, lambda: self._killed(name))
-        except BaseException:
-            mounts.close()
-            raise
-        self._containers[name] = container
+        container = self._containers[name] = Container(self._tools, name, request, lambda: self._killed(name))
 
         def created(failure: str | None) -> None:
-            if failure is not None:
-                container.close()
+            if failure is None:
+                done(None)
+            else:
                 del self._containers[name]
-            done(failure)
+                container.close(lambda: done(failure))
 
         container.create(created)
 
     def remove(self, name: str, done: Done) -> None:
         """Take a container away, with all that runs in it."""
+        self[name].remove(lambda: self._forget(name), done)
 
-        def removed(failure: str | None) -> None:
-            if failure is None:
-                del self._containers[name]
-            done(failure)
-
-        self[name].remove(removed)
+    def _forget(self, name: str) -> None:
+        del self._containers[name]
 
     def destroy(self, done: Done) -> None:
         """Take all containers away."""

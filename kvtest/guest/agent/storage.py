@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -24,26 +25,27 @@ _FLAGS = {
     "rbind": 0x1000 | 0x4000,
     "relatime": 0x200000,
 }
-# Directories that an overlay needs and nobody else makes.
-_MADE = ("upperdir=", "workdir=")
 _NOTHING = ("rw", "defaults")
+#: The option of an overlay to which the container is to write: what it writes goes with the container.
+WRITABLE = "io.katacontainers.fs-opt.overlay-rw"
 
 
 class Mounts:
-    """Mounts that go together.
+    """Mounts that go together, with the directories that were made for them.
 
     Args:
         storages: ``grpc.Storage`` messages, mounted in this order.
+        directory: Where what is written to an overlay is kept, which is not removed here; ``None`` if nowhere.
 
     Raises:
         RPCError: One of them could not be mounted; those before it are not either, then.
     """
 
-    def __init__(self, storages: Iterable[Any]) -> None:
-        self._points: list[str] = []
-        for storage in storages:
+    def __init__(self, storages: Iterable[Any], directory: str | None = None) -> None:
+        self._stack = contextlib.ExitStack()
+        for number, storage in enumerate(storages):
             try:
-                self._mount(storage)
+                self._mount(storage, directory and f"{directory}/storage-{number}")
             except OSError as error:
                 self.close()
                 raise RPCError(Code.INTERNAL, f"{storage.mount_point}: {error.strerror}") from error
@@ -51,24 +53,37 @@ class Mounts:
                 self.close()
                 raise
 
-    def _mount(self, storage: Any) -> None:
+    def _mount(self, storage: Any, directory: str | None) -> None:
         point = storage.mount_point
         if not point.startswith("/") or os.path.normpath(point) != point:
             raise RPCError(Code.INVALID_ARGUMENT, f"{point!r} cannot be a mount point")
-        os.makedirs(point, exist_ok=True)
+        self._make(point)
         flags = sum(_FLAGS.get(option, 0) for option in set(storage.options))
-        data = ",".join(option for option in storage.options if option not in _FLAGS and option not in _NOTHING)
+        data = [option for option in storage.options if option not in (*_FLAGS, *_NOTHING, WRITABLE)]
         source = storage.source
         if storage.driver == BLOCK:
             source = fresh_disk(source)
-        for option in storage.options:
-            for prefix in _MADE:
-                if option.startswith(prefix):
-                    os.makedirs(option.removeprefix(prefix), exist_ok=True)
-        libc.mount(source, point, storage.fstype, data, flags)
-        self._points.append(point)
+        if WRITABLE in storage.options:
+            if directory is None:
+                raise RPCError(Code.INVALID_ARGUMENT, f"{point}: {WRITABLE} is for a container's storages")
+            for name in ("upper", "work"):
+                os.makedirs(f"{directory}/{name}")
+                data.append(f"{name}dir={directory}/{name}")
+        libc.mount(source, point, storage.fstype, ",".join(data), flags)
+        self._stack.callback(libc.unmount, point)
+
+    def _make(self, path: str) -> None:
+        """Make a directory, and those above it that are not there."""
+        for end in (index for index, character in enumerate(f"{path}/") if character == "/" and index):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path[:end])
+                self._stack.callback(_remove, path[:end])
 
     def close(self) -> None:
-        """Unmount them, the last first; what is in use goes when it is not any more."""
-        while self._points:
-            libc.unmount(self._points.pop())
+        """Unmount them, the last first, and remove what was made; what is in use goes when it is not any more."""
+        self._stack.close()
+
+
+def _remove(directory: str) -> None:
+    with contextlib.suppress(OSError):  # somebody else has put something there
+        os.rmdir(directory)

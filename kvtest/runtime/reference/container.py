@@ -92,7 +92,7 @@ class Container:
         self._disk = self._machine.insert(image)
         image.unlink()
         place = f"{_GUEST}/{self.name}"
-        overlay = [f"lowerdir={place}/lower", f"upperdir={place}/upper", f"workdir={place}/work"]
+        overlay = [f"lowerdir={place}/lower", "io.katacontainers.fs-opt.overlay-rw"]
         try:
             self._machine.agent.call(
                 "CreateContainer",
