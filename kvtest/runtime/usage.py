@@ -11,6 +11,7 @@ from kvtest.rpc.status import Code
 
 _V1 = "io.containerd.cgroups.v1.Metrics"
 _V2 = "io.containerd.cgroups.v2.Metrics"
+_MICROSECOND = 1000  # nanoseconds
 
 
 @frozen
@@ -20,10 +21,12 @@ class Usage:
     Args:
         processes: How many processes and threads it has.
         memory: Bytes of memory, with those of its part of the page cache.
+        cpu: Nanoseconds of processors' time so far.
     """
 
     processes: int
     memory: int
+    cpu: int
 
 
 def decoded(kind: str, message: bytes) -> Usage:
@@ -40,5 +43,6 @@ def decoded(kind: str, message: bytes) -> Usage:
     if name not in (_V1, _V2):
         raise RPCError(Code.UNIMPLEMENTED, f"what a container uses is told as {kind!r}, not as {_V1} or {_V2}")
     metrics = load("task").message(name).FromString(message)
-    memory = metrics.memory.usage.usage if name == _V1 else metrics.memory.usage
-    return Usage(metrics.pids.current, memory)
+    if name == _V1:
+        return Usage(metrics.pids.current, metrics.memory.usage.usage, metrics.cpu.usage.total)
+    return Usage(metrics.pids.current, metrics.memory.usage, metrics.cpu.usage_usec * _MICROSECOND)

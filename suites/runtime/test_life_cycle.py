@@ -141,15 +141,17 @@ def test_a_signal_can_be_handled(shared_pod: Pod) -> None:
 
 @requirement("RUNTIME-KILL-002")
 def test_a_signal_for_all_reaches_each(shared_pod: Pod) -> None:
-    script = ["sh", "-c", "trap 'echo told' USR1; echo ready; while :; do sleep 1000 & wait $!; done"]
+    idle = "while :; do sleep 1000 >/dev/null 2>&1 & wait $!; done"
+    script = ["sh", "-c", f"trap 'echo told' USR1; trap 'exit 9' USR2; echo ready; {idle}"]
     container = shared_pod.run(script)
-    processes = [container, *(container.exec(script) for _ in range(2))]
+    processes = [*(container.exec(script) for _ in range(2)), container]
     for process in processes:
         process.stdout.read_until(b"ready\n", PATIENCE)
     container.kill(signal.SIGUSR1, everybody=True)
     for process in processes:
-        process.stdout.read_until(b"told\n", PATIENCE)
-    assert container.state() is Status.RUNNING
+        process.kill(signal.SIGUSR2)
+        assert process.stdout.read_all(PATIENCE) == b"ready\ntold\n"
+        assert process.wait(PATIENCE).status == 9
 
 
 @requirement("RUNTIME-PAUSE-001")

@@ -32,8 +32,10 @@ def test_what_a_container_uses_is_told(shared_pod: Pod) -> None:
     assert before.memory - idle.usage().memory > 20 * MIB
     for _ in range(5):
         holder.exec(FOREVER)
-    assert holder.usage().processes == before.processes + 5
-    assert idle.usage().processes < holder.usage().processes
+    after = holder.usage()
+    assert after.processes == before.processes + 5
+    assert after.cpu > before.cpu
+    assert idle.usage().processes < before.processes
 
 
 @requirement("RUNTIME-UPDATE-001")

@@ -12,8 +12,14 @@ from kvtest.rpc.api import load
 from kvtest.runtime.usage import Usage, decoded
 
 VERSIONS: list[tuple[str, dict[str, Any]]] = [
-    ("io.containerd.cgroups.v1.Metrics", {"pids": {"current": 3}, "memory": {"usage": {"usage": 4096}}}),
-    ("io.containerd.cgroups.v2.Metrics", {"pids": {"current": 3}, "memory": {"usage": 4096}}),
+    (
+        "io.containerd.cgroups.v1.Metrics",
+        {"pids": {"current": 3}, "memory": {"usage": {"usage": 4096}}, "cpu": {"usage": {"total": 5000}}},
+    ),
+    (
+        "io.containerd.cgroups.v2.Metrics",
+        {"pids": {"current": 3}, "memory": {"usage": 4096}, "cpu": {"usage_usec": 5}},
+    ),
 ]
 
 
@@ -21,7 +27,7 @@ VERSIONS: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("kind", "fields"), VERSIONS)
 def test_either_version_of_control_groups_is_understood(kind: str, fields: dict[str, Any], prefix: str) -> None:
     message = load("task").message(kind)(**fields).SerializeToString()
-    assert decoded(prefix + kind, message) == Usage(processes=3, memory=4096)
+    assert decoded(prefix + kind, message) == Usage(processes=3, memory=4096, cpu=5000)
 
 
 def test_what_is_told_in_other_terms_is_an_error_that_says_so() -> None:
