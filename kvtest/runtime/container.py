@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from kvtest.deadline import Deadline
 from kvtest.errors import RPCError, StateError
-from kvtest.runtime import spec
+from kvtest.runtime import spec, usage
 from kvtest.runtime.stdio import Input, Output
 from kvtest.runtime.tasks import ExitStatus, PendingExit, Status, Streams
+from kvtest.runtime.usage import Usage
 
 if TYPE_CHECKING:
     from kvtest.runtime.pod import Pod
@@ -73,6 +74,10 @@ class Process:
     def state(self, within: Deadline | float = PATIENCE) -> Status:
         """Return in what state it is."""
         return self._pod.tasks(self._container).state(self._container, self.name, Deadline.of(within))
+
+    def stdio(self, within: Deadline | float = PATIENCE) -> dict[str, Any]:
+        """Return what is told of its streams: the fields of :attr:`kvtest.runtime.tasks.Streams.told`."""
+        return self._pod.tasks(self._container).stdio(self._container, self.name, Deadline.of(within))
 
     def waiting(self, within: Deadline | float = PATIENCE) -> PendingExit:
         """Ask for its end without waiting for it."""
@@ -189,6 +194,14 @@ class Container(Process):
     def pids(self, within: Deadline | float = PATIENCE) -> list[int]:
         """Return the IDs of its processes."""
         return self._pod.tasks(self.id).pids(self.id, Deadline.of(within))
+
+    def usage(self, within: Deadline | float = PATIENCE) -> Usage:
+        """Return what it uses.
+
+        Raises:
+            RPCError: It is told in terms of which nothing is known.
+        """
+        return usage.decoded(*self.stats(within))
 
     def stats(self, within: Deadline | float = PATIENCE) -> tuple[str, bytes]:
         """Return what it uses: the type of the message, and the message."""

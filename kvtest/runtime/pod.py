@@ -137,6 +137,7 @@ class Pod:
         terminal: bool = False,
         hooks: Mapping[str, Sequence[str]] | None = None,
         resources: Mapping[str, Any] | None = None,
+        configure: Callable[[dict[str, Any]], None] | None = None,
         within: Deadline | float = PATIENCE,
     ) -> Container:
         """Create a container; the first one has the ID of the pod.
@@ -149,6 +150,7 @@ class Pod:
             terminal: Whether it has a terminal.
             hooks: Programs that the runtime runs on the host on the way, by when it does (config.md of OCI, "Hooks").
             resources: Its limits, as ``linux.resources`` of the OCI runtime specification has them.
+            configure: Changes its specification, as ``config.json`` has it, before it is created.
             within: When to give up.
         """
         if name is None:
@@ -157,6 +159,8 @@ class Pod:
         described = spec.container(
             self.id, name, arguments, environment, terminal=terminal, hooks=hooks, resources=resources
         )
+        if configure is not None:
+            configure(described)
         for pattern in self._given.owned_paths(name):
             self._owned(pattern)
         streams = self.streams(name, stdin=stdin, terminal=terminal)
@@ -181,11 +185,14 @@ class Pod:
         stdin: bool = False,
         terminal: bool = False,
         resources: Mapping[str, Any] | None = None,
+        configure: Callable[[dict[str, Any]], None] | None = None,
         within: Deadline | float = PATIENCE,
     ) -> Container:
         """Create a container and start it; see :meth:`create`."""
         deadline = Deadline.of(within)
-        container = self.create(arguments, stdin=stdin, terminal=terminal, resources=resources, within=deadline)
+        container = self.create(
+            arguments, stdin=stdin, terminal=terminal, resources=resources, configure=configure, within=deadline
+        )
         container.start(deadline)
         return container
 

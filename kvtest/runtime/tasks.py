@@ -77,6 +77,11 @@ class Streams:
             "stderr": str(self.stderr.path) if self.stderr else "",
         }
 
+    @property
+    def told(self) -> dict[str, Any]:
+        """The fields of an answer that names them, and says whether there is a terminal."""
+        return {**self.paths, "terminal": self.stderr is None}
+
     def close(self) -> None:
         """Remove them."""
         for stream in (self.stdout, self.stderr, self.stdin):
@@ -104,6 +109,9 @@ class Tasks(Protocol):
 
     def state(self, name: str, process: str, deadline: Deadline | float) -> Status:
         """Return in what state a process is."""
+
+    def stdio(self, name: str, process: str, deadline: Deadline | float) -> dict[str, Any]:
+        """Return what is told of the streams of a process, as :attr:`Streams.told` has it."""
 
     def waiting(self, name: str, process: str, deadline: Deadline | float) -> PendingExit:
         """Ask for the end of a process."""
@@ -134,6 +142,11 @@ class Tasks(Protocol):
 
     def delete(self, name: str, process: str, deadline: Deadline | float) -> ExitStatus:
         """Remove what has ended."""
+
+
+def told_streams(answer: Any) -> dict[str, Any]:
+    """Return the fields of an answer that tell the streams of a process."""
+    return {name: getattr(answer, name) for name in ("stdin", "stdout", "stderr", "terminal")}
 
 
 def process_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,6 +211,10 @@ class ShimTasks:
     def state(self, name: str, process: str, deadline: Deadline | float) -> Status:
         """See :class:`Tasks`."""
         return Status(self.call("State", "StateRequest", deadline, id=name, exec_id=process).status)
+
+    def stdio(self, name: str, process: str, deadline: Deadline | float) -> dict[str, Any]:
+        """See :class:`Tasks`."""
+        return told_streams(self.call("State", "StateRequest", deadline, id=name, exec_id=process))
 
     def waiting(self, name: str, process: str, deadline: Deadline | float) -> PendingExit:
         """See :class:`Tasks`."""

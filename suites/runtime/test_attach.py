@@ -40,6 +40,31 @@ def test_a_client_that_comes_back_has_missed_nothing(shared_pod: Pod) -> None:
     assert container.stdout.seen == b"".join(b"%d-%d\n" % (turn, n) for turn in range(AGAIN) for n in range(1, 5))
 
 
+@requirement("RUNTIME-STDIO-007")
+def test_the_streams_of_a_process_are_told(shared_pod: Pod) -> None:
+    container = shared_pod.run(FOREVER, stdin=True)
+    processes = [container, container.exec(FOREVER, terminal=True), container.exec(FOREVER)]
+    assert [process.stdio() for process in processes] == [process.streams.told for process in processes]
+
+
+@requirement("RUNTIME-STDIO-008")
+def test_an_input_ends_with_nothing_else(shared_pod: Pod) -> None:
+    container = shared_pod.run(["cat"], stdin=True)
+    beside = container.exec(["cat"], stdin=True)
+    beside.stdin.write(b"beside\n", PATIENCE)
+    beside.stdout.read_until(b"beside\n", PATIENCE)
+    beside.stdin.close()
+    # Which takes longer than it would take the end of an input to arrive.
+    assert container.output_of(["echo", "here"]) == b"here\n"
+    assert beside.state() is Status.RUNNING
+    beside.close_io()
+    assert beside.wait(PATIENCE).status == 0
+    assert beside.stdout.read_all(PATIENCE) == b"beside\n"
+    assert container.state() is Status.RUNNING
+    container.stdin.write(b"first\n", PATIENCE)
+    assert container.stdout.read_until(b"\n", PATIENCE) == b"first\n"
+
+
 @requirement("RUNTIME-STDIO-006")
 def test_output_that_nobody_reads_holds_up_nobody(shared_pod: Pod) -> None:
     container = shared_pod.run(FOREVER)

@@ -139,18 +139,37 @@ def test_a_signal_can_be_handled(shared_pod: Pod) -> None:
     assert container.stdout.read_all(PATIENCE) == b"ready\nhandled\n"
 
 
+@requirement("RUNTIME-KILL-002")
+def test_a_signal_for_all_reaches_each(shared_pod: Pod) -> None:
+    idle = "while :; do sleep 1000 >/dev/null 2>&1 & wait $!; done"
+    script = ["sh", "-c", f"trap 'echo told' USR1; trap 'exit 9' USR2; echo ready; {idle}"]
+    container = shared_pod.run(script)
+    processes = [*(container.exec(script) for _ in range(2)), container]
+    for process in processes:
+        process.stdout.read_until(b"ready\n", PATIENCE)
+    container.kill(signal.SIGUSR1, everybody=True)
+    for process in processes:
+        process.kill(signal.SIGUSR2)
+        assert process.stdout.read_all(PATIENCE) == b"ready\ntold\n"
+        assert process.wait(PATIENCE).status == 9
+
+
 @requirement("RUNTIME-PAUSE-001")
 @pytest.mark.capability("runtime-pause")
 def test_a_paused_container_does_nothing(shared_pod: Pod) -> None:
     container = shared_pod.run(["cat"], stdin=True)
+    processes = [container, container.exec(["cat"], stdin=True)]
     container.pause()
     assert container.state() is Status.PAUSED
-    container.stdin.write(b"hello\n", PATIENCE)
-    with pytest.raises(DeadlineExceededError):
-        container.stdout.read_until(b"hello", 0.3)
+    for process in processes:
+        process.stdin.write(b"hello\n", PATIENCE)
+    for process in processes:
+        with pytest.raises(DeadlineExceededError):
+            process.stdout.read_until(b"hello", 0.3)
     container.resume()
     assert container.state() is Status.RUNNING
-    assert container.stdout.read_until(b"hello\n", PATIENCE) == b"hello\n"
+    for process in processes:
+        assert process.stdout.read_until(b"hello\n", PATIENCE) == b"hello\n"
 
 
 @requirement("RUNTIME-PAUSE-002")
@@ -170,15 +189,6 @@ def test_a_pause_does_not_undo_an_end(shared_pod: Pod) -> None:
     with pytest.raises(RPCError):
         container.pause()
     assert container.state() is Status.STOPPED
-
-
-@requirement("RUNTIME-STATS-001")
-@pytest.mark.capability("runtime-stats")
-def test_what_a_container_uses_is_told(shared_pod: Pod) -> None:
-    container = shared_pod.run(FOREVER)
-    kind, message = container.stats()
-    assert "Metrics" in kind
-    assert message
 
 
 @requirement("RUNTIME-PIDS-001")

@@ -1,18 +1,72 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a container may use: limits that are changed, and what is told of one that comes to its limit."""
+"""What a container uses and may use: limits that are changed, and what is told of one that comes to its limit."""
 
 from __future__ import annotations
 
 import signal
+from typing import Any
 
 import pytest
 
-from kvtest import Pod, requirement
+from kvtest import Container, Pod, requirement
 from kvtest.runtime.spec import memory_limit
 
 PATIENCE = 10.0
+FOREVER = ["sleep", "1000"]
+MIB = 1 << 20
+UNLIMITED = 1 << 62  # near what version 1 of control groups says where memory has no limit
 
 pytestmark = pytest.mark.capability("runtime")
+
+
+@requirement("RUNTIME-STATS-001")
+@pytest.mark.capability("runtime-stats")
+def test_what_a_container_uses_is_told(shared_pod: Pod) -> None:
+    """As it changes, and that of each container for itself."""
+    idle = shared_pod.run(FOREVER)
+    # dd has filled its memory when it writes, and writes no more than there is room for.
+    holding = "dd if=/dev/zero bs=32M count=1 | { head -c 1 >/dev/null; echo held; exec sleep 1000; }"
+    holder = shared_pod.run(["sh", "-c", holding])
+    holder.stdout.read_until(b"held\n", PATIENCE)
+    before = holder.usage()
+    assert before.memory - idle.usage().memory > 20 * MIB
+    for _ in range(5):
+        holder.exec(FOREVER)
+    after = holder.usage()
+    assert after.processes == before.processes + 5
+    assert after.cpu > before.cpu
+    assert idle.usage().processes < before.processes
+
+
+@requirement("RUNTIME-UPDATE-001")
+@pytest.mark.capability("runtime-update")
+def test_limits_are_changed_and_lifted(shared_pod: Pod) -> None:
+    container = shared_pod.run(FOREVER, configure=with_its_cgroup)
+    limits = {"memory": {"limit": 64 * MIB}, "cpu": {"quota": 30_000, "period": 100_000}, "pids": {"limit": 40}}
+    container.update(limits)
+    assert limits_of(container) == [64 * MIB, 30_000, 40]
+    container.update({"memory": {"limit": 48 * MIB}})
+    assert limits_of(container) == [48 * MIB, 30_000, 40]
+    container.update({"memory": {"limit": -1}, "cpu": {"quota": -1}, "pids": {"limit": -1}})
+    assert limits_of(container) == [None] * 3
+
+
+def with_its_cgroup(specification: dict[str, Any]) -> None:
+    """Let a container see its own cgroup, as those of Kubernetes do."""
+    specification["linux"]["namespaces"].append({"type": "cgroup"})
+    specification["mounts"] += [
+        {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
+        {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]},
+    ]
+
+
+def limits_of(container: Container) -> list[int | None]:
+    """Return what the kernel says of the limits of memory, CPU and processes; ``None`` where there is none."""
+    files = "memory.max cpu.max pids.max memory/memory.limit_in_bytes cpu/cpu.cfs_quota_us pids/pids.max"
+    script = f"cd /sys/fs/cgroup; for file in {files}; do test ! -e $file || head -n 1 $file; done"
+    words = [line.split()[0] for line in container.output_of(["sh", "-c", script]).decode().splitlines()]
+    limits = [-1 if word == "max" else int(word) for word in words]
+    return [limit if 0 < limit < UNLIMITED else None for limit in limits]
 
 
 @requirement("RUNTIME-UPDATE-001")

@@ -24,6 +24,7 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="not root: run it with sudo"),
     pytest.mark.skipif(shutil.which("ctr") is None, reason="no ctr: apt-get install containerd"),
 ]
+RUNTIME = ("--runtime", "io.containerd.kvtest.v2", "--rootfs")
 PATIENCE = 300  # the template of pods may have to be made first
 
 
@@ -44,14 +45,14 @@ class Ctr:
         fifos = ["--fifo-dir", str(self._fifos)] if words[action - 1] in ("run", "exec") else []
         return [*self._command, *words[:action], *fifos, *words[action:]]
 
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, text: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             self.command(*words),
             capture_output=True,
             text=True,
             check=False,
             timeout=PATIENCE,
-            stdin=subprocess.DEVNULL,
+            input=text,
         )
 
 
@@ -74,9 +75,8 @@ def test_ctr_runs_a_container(ctr: Ctr, tmp_path: Path) -> None:
     (tmp_path / "hosts").write_text("192.0.2.1 elsewhere\n")
     binds = ("--mount", f"type=bind,src={tmp_path}/hosts,dst=/etc/hosts,options=rbind:rw")
     first = ("/bin/sh", "-c", "cat /etc/hosts; echo said >&2; read word; echo $word; exit 7")
-    runtime = ("--runtime", "io.containerd.kvtest.v2", "--rootfs")
     run = subprocess.Popen(
-        ctr.command("run", "--rm", *runtime, *binds, str(files), name, *first),
+        ctr.command("run", "--rm", *RUNTIME, *binds, str(files), name, *first),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -99,7 +99,7 @@ def test_ctr_runs_a_container(ctr: Ctr, tmp_path: Path) -> None:
             # Another container of the pod, as those of Kubernetes are.
             pod = ("--annotation", f"io.kubernetes.cri.sandbox-id={name}")
             binds = ("--mount", "type=bind,src=/dev/null,dst=/etc/hosts,options=rbind")
-            told = ctr.run("run", "--rm", *runtime, *pod, *binds, str(files), f"{name}-2", "/bin/true")
+            told = ctr.run("run", "--rm", *RUNTIME, *pod, *binds, str(files), f"{name}-2", "/bin/true")
             assert told.returncode == 1
             assert "cannot bind /dev/null at /etc/hosts: /dev/null is neither a file nor a directory" in told.stderr
 
@@ -108,3 +108,26 @@ def test_ctr_runs_a_container(ctr: Ctr, tmp_path: Path) -> None:
             run.kill()
     assert (run.returncode, out, error) == (7, "word\n", "said\n")
     assert name not in ctr.run("container", "ls").stdout
+
+
+def test_ctr_attaches_to_a_container(ctr: Ctr, tmp_path: Path) -> None:
+    """As a client that did not create it, and so finds its streams by what its shim tells of them."""
+    name = f"kvtest-{secrets.token_hex(5)}"
+    rootfs.make(tmp_path / "rootfs")
+    first = ("/bin/sh", "-c", "read word; echo $word; exit 5")
+    told = ctr.run("run", "-d", *RUNTIME, str(tmp_path / "rootfs"), name, *first)
+    assert told.returncode == 0, told.stderr
+    told = ctr.run("task", "attach", name, text="word\n")
+    assert (told.returncode, told.stdout) == (5, "word\n"), told.stderr
+
+
+def test_output_goes_to_a_file(ctr: Ctr, tmp_path: Path) -> None:
+    name = f"kvtest-{secrets.token_hex(5)}"
+    rootfs.make(tmp_path / "rootfs")
+    log = tmp_path / "of the container" / "log"
+    first = ("/bin/sh", "-c", "echo one; echo two >&2")
+    for place in (log.as_uri(), "binary:///bin/cat"):
+        told = ctr.run("run", "--rm", "--log-uri", place, *RUNTIME, str(tmp_path / "rootfs"), name, *first)
+    assert told.returncode == 1
+    assert "stdout cannot be binary:///bin/cat: give it a fifo's path, fifo:// or file://" in told.stderr
+    assert sorted(log.read_text().splitlines()) == ["one", "two"]

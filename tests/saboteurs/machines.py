@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ways to break the reference shim where it looks after a pod's virtual machine.
-
-Each works in the shim's own processes: Python imports ``sitecustomize`` there, which applies it.
-"""
+"""Ways to break the reference shim, in its own processes, where it looks after a pod's virtual machine."""
 
 from __future__ import annotations
 
@@ -11,11 +8,9 @@ import os
 import signal
 import socket
 import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 from kvtest.errors import KvtestError, ShimError
 from kvtest.guest import libc
@@ -30,41 +25,11 @@ from kvtest.runtime.reference.server import Server
 from kvtest.runtime.reference.streams import Output
 from kvtest.runtime.reference.tasks import Tasks
 from kvtest.vsock.device.switch import Switch
-from tests.saboteurs.registry import Saboteur, register
-from tests.saboteurs.wrapper import REFERENCE, with_wrapped_shim
+from tests.saboteurs.inside import PODS
+from tests.saboteurs.inside import in_the_shim as _in_the_shim
+from tests.saboteurs.inside import replace as _replace
 
-_ROOT = Path(__file__).parents[2]
-_PODS = "SABOTEUR_PODS"
 _LOOK_SECONDS = 0.1
-
-
-def _in_the_shim(*requirements: str) -> Callable[[Callable[[], None]], Saboteur]:
-    """Make a function a saboteur that is called in each process of the shim and changes it there."""
-
-    def decorate(apply: Callable[[], None]) -> Saboteur:
-        @contextlib.contextmanager
-        def work() -> Iterator[None]:
-            with tempfile.TemporaryDirectory() as directory:
-                customize = Path(directory) / "sitecustomize.py"
-                customize.write_text(f"from {__name__} import BREAKS\nBREAKS[{apply.__name__!r}]()\n")
-                variables = f"export PYTHONPATH={directory}:{_ROOT} {_PODS}={directory}/pods"
-                with with_wrapped_shim(variables, REFERENCE):
-                    yield
-
-        BREAKS[apply.__name__] = apply
-        what = (apply.__doc__ or "").partition("\n")[0]
-        return register(Saboteur(f"machines.{apply.__name__}", what, requirements, work))
-
-    return decorate
-
-
-def _replace(owner: object, name: str, new: object) -> None:
-    """Put something else in a place, for the life of the process."""
-    patch.object(owner, name, new).start()
-
-
-#: What is applied, by its name.
-BREAKS: dict[str, Callable[[], None]] = {}
 
 
 @_in_the_shim("RUNTIME-VM-001", "RUNTIME-VM-011")
@@ -224,7 +189,7 @@ def stays_with_a_lost_machine() -> None:
 @_in_the_shim("RUNTIME-VM-007", "RUNTIME-VM-015")
 def kills_other_machines() -> None:
     """The end of one machine ends those of the other pods of the test."""
-    start, lost, pods = Machine._start, Tasks._lost, Path(os.environ[_PODS])
+    start, lost, pods = Machine._start, Tasks._lost, Path(os.environ[PODS])
 
     def started(self: Machine) -> None:
         start(self)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 _CAPABILITIES = ("Bounding", "Effective", "Inheritable", "Permitted", "Ambient")
+_PERIOD = 100_000  # microseconds, the kernel's own; without one crun takes no notice of a quota that is lifted
 
 
 def configuration(spec: Any, name: str) -> dict[str, Any]:
@@ -84,6 +85,8 @@ def resources(message: Any) -> dict[str, Any]:
         "cpus": message.CPU.Cpus,
         "mems": message.CPU.Mems,
     }
+    if cpu["quota"] < 0 and not cpu["period"]:
+        cpu["period"] = _PERIOD
     return _without_empty(
         {
             "memory": _without_empty({"limit": message.Memory.Limit}),

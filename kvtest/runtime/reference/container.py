@@ -159,21 +159,33 @@ class Container:
             raise
         process.started()
 
-    def signal(self, process: Process, number: int, *, everybody: bool) -> None:
-        """Send a signal.
+    def signal(self, process: Process, number: int) -> None:
+        """Send a process a signal.
 
         Raises:
             RPCError: The process has ended.
         """
-        if process.status is Status.STOPPED:
-            raise RPCError(Code.NOT_FOUND, f"{self.name} {process.name}: the process has ended")
+        process.require_life()
         if process.status is Status.CREATED and process.name:
             process.ended(128 + number)
             return
-        name = "" if everybody else process.name
-        self._machine.agent.call("SignalProcess", container_id=self.name, exec_id=name, signal=number)
+        self._machine.agent.call("SignalProcess", container_id=self.name, exec_id=process.name, signal=number)
         if process.status is Status.CREATED and number == _KILL:  # crun's own process waited in its place
             process.started()
+
+    def signal_all(self, number: int) -> None:
+        """Send each of its processes a signal.
+
+        Raises:
+            RPCError: It has ended.
+        """
+        if number != _KILL:  # which the agent sends to all of them
+            self.first.require_life()
+            for process in list(self.processes.values()):  # before the first one, with which they end
+                if process.name and process.status is Status.RUNNING:
+                    with contextlib.suppress(RPCError):  # it has ended meanwhile
+                        self.signal(process, number)
+        self.signal(self.first, number)
 
     def remove(self) -> None:
         """Take it away; what the machine had of it is gone with a machine that is."""

@@ -93,5 +93,5 @@ def resources(found: Mapping[str, Any]) -> dict[str, Any]:
             "Cpus": cpu.get("cpus") or "",
             "Mems": cpu.get("mems") or "",
         },
-        "Pids": {"Limit": max(0, pids.get("limit") or 0)},
+        "Pids": {"Limit": pids.get("limit") or 0},
     }

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from enum import IntEnum
 from typing import Any
+from urllib.parse import urlsplit
 
 from attrs import frozen
 
@@ -20,6 +21,7 @@ from kvtest.runtime.reference.streams import Input, Output
 LOST = 255  # exit status of a process whose machine is gone
 _NEVER = Deadline(None)
 _DRAIN_SECONDS = 2.0
+_SCHEMES = {"stdin": ("fifo",), "stdout": ("fifo", "file"), "stderr": ("fifo", "file")}
 
 
 class Status(IntEnum):
@@ -46,6 +48,28 @@ class Stdio:
     stdout: str
     stderr: str
     terminal: bool
+
+    @classmethod
+    def of(cls, request: Any) -> Stdio:
+        """Return what a request says that creates a process."""
+        return cls(request.stdin, request.stdout, request.stderr, request.terminal)
+
+    def check(self) -> None:
+        """Refuse what no stream can go to.
+
+        Raises:
+            RPCError: A stream has a URI of another kind than ours.
+        """
+        for name, kinds in _SCHEMES.items():
+            place = getattr(self, name)
+            scheme = urlsplit(place).scheme
+            if scheme and scheme not in kinds:
+                known = " or ".join(f"{kind}://" for kind in kinds)
+                raise RPCError(Code.INVALID_ARGUMENT, f"{name} cannot be {place}: give it a fifo's path, {known}")
+
+    def fields(self) -> dict[str, Any]:
+        """Return the fields of an answer that tell them, by which clients attach."""
+        return {"stdin": self.stdin, "stdout": self.stdout, "stderr": self.stderr, "terminal": self.terminal}
 
 
 class Process:
@@ -142,6 +166,15 @@ class Process:
         if self.status not in allowed:
             state = self.status.name.lower()
             raise RPCError(Code.FAILED_PRECONDITION, f"{self._names['container_id']} {self.name} is {state}")
+
+    def require_life(self) -> None:
+        """Refuse what can be done only with a process that has not ended.
+
+        Raises:
+            RPCError: It has.
+        """
+        if self.status is Status.STOPPED:
+            raise RPCError(Code.NOT_FOUND, f"{self._names['container_id']} {self.name}: the process has ended")
 
     def stamp(self) -> dict[str, Any]:
         """Return the fields that tell how it ended; none while it runs."""

@@ -8,6 +8,8 @@ import errno
 import os
 import select
 import threading
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from kvtest.deadline import Deadline
 from kvtest.errors import KvtestError
@@ -17,8 +19,14 @@ _CHUNK = 1 << 16
 _NEVER = Deadline(None)
 
 
+def _path(place: str) -> str:
+    """Return where a stream goes: the path that was given, or that of a URI such as ``file:///var/log/one``."""
+    found = urlsplit(place)
+    return unquote(found.path) if found.scheme else place
+
+
 class Output:
-    """Carries what a process writes to a fifo, until the stream has ended.
+    """Carries what a process writes to a fifo, or to the end of a file, until the stream has ended.
 
     The fifo's other end is held open too, as runc's shim does: what nobody reads waits in it until somebody comes, and
     a reader that goes away breaks nothing.
@@ -26,18 +34,22 @@ class Output:
     Args:
         agent: The agent.
         method: ``ReadStdout`` or ``ReadStderr``.
-        path: The fifo; what is read is thrown away if there is none.
+        place: The fifo, or a ``file://`` URI, whose file is made where it is missing; what is read is thrown away if
+            there is neither.
         **names: What tells the process.
     """
 
-    def __init__(self, agent: Agent, method: str, path: str, **names: str) -> None:
+    def __init__(self, agent: Agent, method: str, place: str, **names: str) -> None:
         self._agent = agent
         self._method = method
         self._names = names
-        path = path or os.devnull
+        path = _path(place) or os.devnull
+        if place.startswith("file:"):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            Path(path).touch(0o644)
         self._reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            self._target = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            self._target = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         except BaseException:
             os.close(self._reader)
             raise
@@ -73,13 +85,14 @@ class Input:
 
     Args:
         agent: The agent.
-        path: The fifo.
+        place: The fifo.
         **names: What tells the process.
     """
 
-    def __init__(self, agent: Agent, path: str, **names: str) -> None:
+    def __init__(self, agent: Agent, place: str, **names: str) -> None:
         self._agent = agent
         self._names = names
+        path = _path(place)
         self._source = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         # With a writer of our own the end of one client's writing is not the end of all.
         self._writer = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -118,13 +118,14 @@ class Tasks:
         return self._message("ConnectResponse", shim_pid=os.getpid(), task_pid=self._last_pid, version="2")
 
     def _create(self, request: Any) -> Any:
-        stdio = Stdio(request.stdin, request.stdout, request.stderr, request.terminal)
+        stdio = Stdio.of(request)
         with self._lock:
             if request.id in self._containers:
                 raise RPCError(Code.ALREADY_EXISTS, f"there is a container {request.id!r}")
             container = Container(self._machine, request.id, Path(request.bundle), stdio, self._exited)
             self._containers[request.id] = container
         try:
+            stdio.check()
             self._require_machine()
             container.create(request.rootfs)
             pid = self._pid
@@ -155,7 +156,8 @@ class Tasks:
 
     def _exec(self, request: Any) -> None:
         container = self._container(request.id)
-        stdio = Stdio(request.stdin, request.stdout, request.stderr, request.terminal)
+        stdio = Stdio.of(request)
+        stdio.check()
         try:
             found = json.loads(request.spec.value)
         except ValueError:
@@ -172,6 +174,7 @@ class Tasks:
             bundle=str(self._container(request.id).bundle),
             pid=self._last_pid,
             status=int(process.status),
+            **process.stdio.fields(),
             **process.stamp(),
         )
 
@@ -181,7 +184,11 @@ class Tasks:
         return self._message("WaitResponse", **process.stamp())
 
     def _kill(self, request: Any) -> None:
-        self._container(request.id).signal(self._process(request), request.signal, everybody=request.all)
+        container, process = self._container(request.id), self._process(request)
+        if request.all:
+            container.signal_all(request.signal)
+        else:
+            container.signal(process, request.signal)
 
     def _pids(self, request: Any) -> Any:
         self._container(request.id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.saboteurs import calls, containerd, shims
+from tests.saboteurs import calls, containerd, containers, shims
 from tests.saboteurs.registry import Fault
 
 OPTIONS = ("--runtime", str(Path(__file__).parents[1] / "runtime.toml"), "--census-timeout", "2", "--pods", "own")
@@ -24,9 +24,10 @@ FAULTS = [
     Fault("test_life_cycle::test_a_signal_is_told*direct*", calls.tells_the_bare_signal, "assert "),
     Fault("test_life_cycle::test_everybody_who_waits*direct*", calls.tells_the_first_only, "255"),
     Fault("test_life_cycle::test_a_signal_can*direct*", calls.always_kills, "assert 137 == 5"),
+    Fault("test_life_cycle::test_a_signal_for*direct*", containers.signals_the_first_only, "assert b"),
     Fault("test_life_cycle::test_a_paused*direct*", calls.does_not_pause, "DID NOT RAISE"),
+    Fault("test_life_cycle::test_a_paused*direct*", containers.pauses_the_first_only, "DID NOT RAISE", also=True),
     Fault("test_life_cycle::test_a_pause*direct*", calls.pauses_what_has_ended, "DID NOT RAISE"),
-    Fault("test_life_cycle::test_what_a_container_uses*direct*", calls.has_no_stats, "Metrics"),
     Fault("test_life_cycle::test_the_processes*direct*", calls.hides_a_process, "assert {"),
     Fault("test_life_cycle::test_one_shim*direct*", calls.has_a_shim_for_each_container, "assert "),
     Fault("test_life_cycle::test_a_pod_goes*", shims.ends_with_its_first_container, "assert not True"),
@@ -40,6 +41,10 @@ FAULTS = [
     Fault("test_streams::test_a_process_can*direct*", shims.passes_on_what_no_terminal_writes, "assert b"),
     Fault("test_streams::test_a_terminal_learns*direct*", calls.swaps_rows_and_columns, "not what was expected"),
     # Limits
+    Fault("test_limits::test_what_a_container_uses*direct*", calls.has_no_stats, "Metrics"),
+    Fault("test_limits::test_what_a_container_uses*direct*", containers.tells_the_first_usage, "assert (", also=True),
+    Fault("test_limits::test_limits_are*direct*", containers.limits_only_processes, "assert ["),
+    Fault("test_limits::test_limits_are*direct*", containers.lifts_no_limit, "== [None, None, None]", also=True),
     Fault("test_limits::test_a_limit*direct*", calls.keeps_the_old_limits, "assert 0 != 0"),
     Fault("test_limits::test_a_container*direct*", shims.keeps_the_want_of_memory_to_itself, "for the event TaskOOM"),
     # Events

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a container is to be: the reference shim, changed in its own processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.saboteurs import containers
+from tests.saboteurs.registry import Fault
+
+OPTIONS = ("--runtime", str(Path(__file__).parents[1] / "reference.toml"), "--census-timeout", "2", "--pods", "own")
+
+FAULTS = [
+    Fault("test_configuration::test_a_container*direct*", containers.has_no_resource_limits, "assert {"),
+    Fault("test_configuration::test_a_container*direct*", containers.may_write_everywhere, "assert '", also=True),
+]
