@@ -129,6 +129,18 @@ def forgets_processes_beside_the_first() -> None:
 
 
 @_in_the_shim("RUNTIME-VM-016")
+@_in_the_shim("RUNTIME-VM-001")
+def publishes_ends_of_first_processes_only() -> None:
+    """The ends of processes beside the first are told to who waits, and not published."""
+    exited = Tasks._exited
+
+    def broken(self: Tasks, container: Container, process: Process) -> None:
+        if not process.name:
+            exited(self, container, process)
+
+    _replace(Tasks, "_exited", broken)
+
+
 def tells_of_what_was_not_created() -> None:
     """A container whose creation has failed is told to have ended."""
     create = Tasks._create
