@@ -20,6 +20,7 @@ from unittest.mock import patch
 
 from kvtest.errors import KvtestError, ShimError
 from kvtest.guest import libc
+from kvtest.rpc.server import Call
 from kvtest.runtime.reference import process as process_module
 from kvtest.runtime.reference import server as server_module
 from kvtest.runtime.reference import tasks as tasks_module
@@ -128,7 +129,6 @@ def forgets_processes_beside_the_first() -> None:
     _replace(Container, "lost", broken)
 
 
-@_in_the_shim("RUNTIME-VM-016")
 @_in_the_shim("RUNTIME-VM-001")
 def publishes_ends_of_first_processes_only() -> None:
     """The ends of processes beside the first are told to who waits, and not published."""
@@ -141,6 +141,7 @@ def publishes_ends_of_first_processes_only() -> None:
     _replace(Tasks, "_exited", broken)
 
 
+@_in_the_shim("RUNTIME-VM-016")
 def tells_of_what_was_not_created() -> None:
     """A container whose creation has failed is told to have ended."""
     create = Tasks._create
@@ -287,6 +288,24 @@ def ends_with_its_reader() -> None:
 def ends_when_all_is_read() -> None:
     """The end of a process is told when somebody has read all of its output."""
     _replace(process_module, "_DRAIN_SECONDS", None)
+
+
+@_in_the_shim("RUNTIME-CLIENTS-002")
+def waits_for_who_has_gone() -> None:
+    """The thread stays that waits for an end in the name of a client that has gone."""
+    _replace(Call, "when_abandoned", lambda self, tell: None)
+
+
+@_in_the_shim("RUNTIME-EXEC-005")
+def keeps_a_descriptor() -> None:
+    """A descriptor stays open of each process beside the first."""
+    add = Container.add
+
+    def broken(self: Container, *arguments: Any) -> None:
+        add(self, *arguments)
+        os.open(os.devnull, os.O_RDONLY)
+
+    _replace(Container, "add", broken)
 
 
 @_in_the_shim("RUNTIME-CLIENTS-004")
