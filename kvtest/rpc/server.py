@@ -36,6 +36,7 @@ class Call:
         self.payload = request.payload
         self.deadline = Deadline(request.timeout / 1e9 if request.timeout > 0 else None)
         self.answered = False
+        self._abandoned: Callable[[], None] | None = None
 
     def reply(self, payload: bytes) -> None:
         """Answer with a result; harmless if the call has been answered or its connection is gone."""
@@ -44,6 +45,18 @@ class Call:
     def fail(self, code: Code | int, message: str) -> None:
         """Answer with a status."""
         self._answer(Response(code, message, b""))
+
+    def when_abandoned(self, tell: Callable[[], None]) -> None:
+        """Have somebody told when nobody waits for the answer any more, at once if nobody does; perhaps twice."""
+        self._abandoned = tell
+        if self.answered:
+            tell()
+
+    def abandon(self) -> None:
+        """Take it that nobody waits for the answer any more."""
+        self.answered = True
+        if self._abandoned is not None:
+            self._abandoned()
 
     def _answer(self, response: Response) -> None:
         if not self.answered:
@@ -137,6 +150,6 @@ class Connection:
 
     def close(self) -> None:
         """Take the end of the connection: nobody waits for the answers any more."""
-        for call in self._calls.values():
-            call.answered = True
+        for call in list(self._calls.values()):
+            call.abandon()
         self._calls.clear()

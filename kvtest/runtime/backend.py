@@ -104,6 +104,9 @@ class Backend(Protocol):
     def address(self) -> Path:
         """The socket of the shim."""
 
+    def bundle(self, name: str) -> Path:
+        """Return the bundle of a container."""
+
     def forget_lost(self, name: str) -> None:
         """Take a container out of the books that went with its shim."""
 

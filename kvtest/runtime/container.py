@@ -13,7 +13,7 @@ from kvtest.deadline import Deadline
 from kvtest.errors import RPCError, StateError
 from kvtest.runtime import spec, usage
 from kvtest.runtime.stdio import Input, Output
-from kvtest.runtime.tasks import ExitStatus, PendingExit, Status, Streams
+from kvtest.runtime.tasks import ExitStatus, PendingExit, Snapshot, Status, Streams
 from kvtest.runtime.usage import Usage
 
 if TYPE_CHECKING:
@@ -79,6 +79,10 @@ class Process:
         """Return what is told of its streams: the fields of :attr:`kvtest.runtime.tasks.Streams.told`."""
         return self._pod.tasks(self._container).stdio(self._container, self.name, Deadline.of(within))
 
+    def snapshot(self, within: Deadline | float = PATIENCE) -> Snapshot:
+        """Return in what state it is, and what else is told of it then."""
+        return self._pod.tasks(self._container).snapshot(self._container, self.name, Deadline.of(within))
+
     def waiting(self, within: Deadline | float = PATIENCE) -> PendingExit:
         """Ask for its end without waiting for it."""
         return self._pod.tasks(self._container).waiting(self._container, self.name, Deadline.of(within))
@@ -121,12 +125,15 @@ class Container(Process):
         pod: The pod.
         name: Its ID.
         streams: The streams of its first process.
+
+    Attributes:
+        processes: What was started beside its first process.
     """
 
     def __init__(self, pod: Pod, name: str, streams: Streams) -> None:
         super().__init__(pod, name, "", streams)
         self.id = name
-        self._processes: list[Process] = []
+        self.processes: list[Process] = []
         self._numbers = itertools.count(1)
 
     def exec(
@@ -155,7 +162,7 @@ class Container(Process):
         process = Process(self._pod, self.id, name, streams)
         described = spec.process(arguments, terminal=terminal)
         self._pod.tasks(self.id).exec(self.id, name, described, streams, deadline)
-        self._processes.append(process)
+        self.processes.append(process)
         if start:
             process.start(deadline)
         if streams.stdin is not None:
@@ -183,7 +190,7 @@ class Container(Process):
             KvtestError: Something did not end.
         """
         deadline = Deadline.of(within)
-        processes, self._processes = self._processes, []
+        processes, self.processes = self.processes, []
         for process in processes:
             with contextlib.suppress(RPCError):  # deleted, or its start has failed
                 if process.state(deadline) is not Status.STOPPED:

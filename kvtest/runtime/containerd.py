@@ -143,7 +143,7 @@ class Containerd:
 
         with contextlib.suppress(grpc.RpcError):  # the end of containerd, or of us
             for envelope in self._stream:
-                event = decode(envelope.event.type_url, envelope.event.value)
+                event = decode(envelope)
                 if event is None:
                     continue
                 for pod, take in list(self._subscribers.items()):
@@ -223,6 +223,10 @@ class ContainerdBackend:
         """The socket of the shim."""
         return self._address
 
+    def bundle(self, name: str) -> Path:
+        """Return the bundle of a container."""
+        return self._containerd.directory / BUNDLES / NAMESPACE / name
+
     def open(self, deadline: Deadline) -> None:
         """Nothing comes before the first container."""
 
@@ -272,9 +276,8 @@ class ContainerdBackend:
 
     def _learn(self, name: str, deadline: Deadline) -> None:
         """Learn which shim serves a container, as containerd itself does: from the file in the bundle."""
-        bundle = self._containerd.directory / BUNDLES / NAMESPACE / name
         try:
-            address = Path((bundle / "address").read_text().strip().removeprefix("unix://"))
+            address = Path((self.bundle(name) / "address").read_text().strip().removeprefix("unix://"))
         except OSError as error:
             raise ShimError(f"the shim of {name} has left no address in its bundle: {error.strerror}") from error
         tasks = connect_again(address)

@@ -12,7 +12,7 @@ from kvtest.deadline import Deadline
 from kvtest.errors import ConnectionLostError, KvtestError, RPCError
 from kvtest.rpc.api import load
 from kvtest.runtime.backend import NAMESPACE
-from kvtest.runtime.tasks import ExitStatus, PendingExit, Status, Streams, limits, process_spec, told_streams
+from kvtest.runtime.tasks import ExitStatus, PendingExit, Snapshot, Status, Streams, limits, process_spec, told_streams
 
 _METADATA = (("containerd-namespace", NAMESPACE),)
 _TASKS = "containerd.services.tasks.v1"
@@ -122,7 +122,11 @@ class ContainerdTasks:
 
     def state(self, name: str, process: str, deadline: Deadline | float) -> Status:
         """See :class:`kvtest.runtime.tasks.Tasks`."""
-        return Status(self.call("Get", deadline, container_id=name, exec_id=process).process.status)
+        return self.snapshot(name, process, deadline).status
+
+    def snapshot(self, name: str, process: str, deadline: Deadline | float) -> Snapshot:
+        """See :class:`kvtest.runtime.tasks.Tasks`."""
+        return Snapshot.of(self.call("Get", deadline, container_id=name, exec_id=process).process)
 
     def stdio(self, name: str, process: str, deadline: Deadline | float) -> dict[str, Any]:
         """See :class:`kvtest.runtime.tasks.Tasks`."""

@@ -99,6 +99,10 @@ class DirectBackend:
             self._given.mounts,
         )
 
+    def bundle(self, name: str) -> Path:
+        """Return the bundle of a container."""
+        return self.place(name).bundle
+
     def open(self, deadline: Deadline) -> None:
         """Start the shim, before there is a container."""
         pod = self._given.pod
@@ -165,7 +169,7 @@ class DirectBackend:
         self._service.close()
 
     def _bundle(self, name: str, configuration: str) -> None:
-        bundle = self.place(name).bundle
+        bundle = self.bundle(name)
         mounts = self._given.mounts
         if mounts.mounted(bundle / "rootfs") if mounts is not None else os.path.ismount(bundle / "rootfs"):
             raise StateError(f"something is still mounted at {bundle / 'rootfs'}")

@@ -13,6 +13,19 @@ from google.protobuf.message import Message
 from kvtest.deadline import Deadline
 from kvtest.rpc.api import load
 
+TOPICS = {
+    "TaskCreate": "/tasks/create",
+    "TaskStart": "/tasks/start",
+    "TaskExit": "/tasks/exit",
+    "TaskDelete": "/tasks/delete",
+    "TaskOOM": "/tasks/oom",
+    "TaskExecAdded": "/tasks/exec-added",
+    "TaskExecStarted": "/tasks/exec-started",
+    "TaskPaused": "/tasks/paused",
+    "TaskResumed": "/tasks/resumed",
+}
+"""Under what each kind is published (containerd, core/runtime/events.go)."""
+
 _PACKAGE = "containerd.events."
 
 
@@ -23,12 +36,14 @@ class Event:
     Args:
         kind: Its type without the package, such as ``TaskExit``.
         message: What it says.
+        topic: What it was published under; empty for one of ours.
         at: When it came, on the monotonic clock.
         ours: Whether it was published in containerd's part, after a shim was lost, and not by the shim.
     """
 
     kind: str
     message: Any
+    topic: str = ""
     at: float = field(factory=time.monotonic)
     ours: bool = False
 
@@ -48,16 +63,16 @@ class Event:
         return f"{self.kind} {self.container}{'/' if self.process else ''}{self.process}{status}"
 
 
-def decode(type_url: str, value: bytes) -> Event | None:
-    """Return an event from the ``Any`` that it travels in; ``None`` if it is not about a task."""
-    name = type_url.rpartition("/")[2]
+def decode(envelope: Any) -> Event | None:
+    """Return an event from the ``Envelope`` that it travels in; ``None`` if it is not about a task."""
+    name = envelope.event.type_url.rpartition("/")[2]
     if not name.startswith(f"{_PACKAGE}Task"):
         return None
     try:
         kind = load("task").message(name)
     except KeyError:  # a kind that nobody asks for
         return None
-    return Event(name.removeprefix(_PACKAGE), kind.FromString(value))
+    return Event(name.removeprefix(_PACKAGE), kind.FromString(envelope.event.value), envelope.topic)
 
 
 def make(kind: str, **fields: Any) -> Event:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a process has of what may not add up: descriptors, and memory that is its own."""
+"""What a process has of what may not add up: descriptors, threads, and memory that is its own."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ class Footprint:
     Args:
         descriptors: Number of its open files.
         memory: Bytes of resident memory that are backed by no file.
+        threads: Number of its threads.
     """
 
     descriptors: int
     memory: int
+    threads: int
 
     @classmethod
     def of(cls, pid: int) -> Footprint:
@@ -33,4 +35,4 @@ class Footprint:
         """
         status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
         (kilobytes,) = (int(line.split()[1]) for line in status if line.startswith("RssAnon:"))  # proc(5)
-        return cls(len(os.listdir(f"/proc/{pid}/fd")), kilobytes * 1024)
+        return cls(len(os.listdir(f"/proc/{pid}/fd")), kilobytes * 1024, len(os.listdir(f"/proc/{pid}/task")))

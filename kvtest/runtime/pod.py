@@ -123,6 +123,10 @@ class Pod:
         """The socket of its shim."""
         return self.backend.address
 
+    def bundle(self, container: str) -> Path:
+        """Return the bundle of a container."""
+        return self.backend.bundle(container)
+
     def tasks(self, container: str) -> Tasks:
         """Return whom to ask about a container."""
         return self.backend.tasks(container)

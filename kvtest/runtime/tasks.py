@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from typing import Any, Protocol
 
@@ -18,7 +18,6 @@ from kvtest.runtime.stdio import Input, Output
 TASK = "containerd.task.v2"
 _PROCESS = "types.containerd.io/opencontainers/runtime-spec/1/Process"
 _RESOURCES = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources"
-_NANOSECONDS = 1_000_000_000
 
 
 class Status(IntEnum):
@@ -38,20 +37,45 @@ class ExitStatus:
 
     Args:
         status: Its exit status; 128 and the signal that ended it.
-        at: When.
-        pid: Its process ID, where that is told.
+        at: When, if that is told.
+        pid: Its process ID, where that is told: not by Wait, and so it makes no difference between two.
     """
 
     status: int
-    at: datetime | None = field(default=None, eq=False)
+    at: datetime | None = None
     pid: int = field(default=0, eq=False)
 
     @classmethod
     def of(cls, response: Any) -> ExitStatus:
-        """Return what an answer says that has ``exit_status`` and ``exited_at``."""
-        stamp = response.exited_at
-        at = datetime.fromtimestamp(stamp.seconds + stamp.nanos / _NANOSECONDS, UTC) if stamp.seconds > 0 else None
+        """Return what an answer or an event says that has ``exit_status`` and ``exited_at``."""
+        stamp, at = response.exited_at, None
+        if stamp.seconds > 0:  # Go's zero time lies long before 1970
+            at = datetime.fromtimestamp(stamp.seconds, UTC) + timedelta(microseconds=stamp.nanos // 1000)
         return cls(response.exit_status, at, getattr(response, "pid", 0))
+
+
+@frozen
+class Snapshot:
+    """What is told of a process when somebody asks for its state.
+
+    Args:
+        status: In what state it is.
+        pid: Its process ID.
+        exit: How it ended; ``None`` if the time of its end is not told.
+        bundle: The bundle of its container; empty where that is not told.
+    """
+
+    status: Status
+    pid: int
+    exit: ExitStatus | None
+    bundle: str
+
+    @classmethod
+    def of(cls, response: Any) -> Snapshot:
+        """Return what the answer of a shim or of containerd says."""
+        exit_status = ExitStatus.of(response)
+        told = exit_status if exit_status.at is not None else None
+        return cls(Status(response.status), response.pid, told, getattr(response, "bundle", ""))
 
 
 @frozen
@@ -112,6 +136,9 @@ class Tasks(Protocol):
 
     def stdio(self, name: str, process: str, deadline: Deadline | float) -> dict[str, Any]:
         """Return what is told of the streams of a process, as :attr:`Streams.told` has it."""
+
+    def snapshot(self, name: str, process: str, deadline: Deadline | float) -> Snapshot:
+        """Return what else is told of it then."""
 
     def waiting(self, name: str, process: str, deadline: Deadline | float) -> PendingExit:
         """Ask for the end of a process."""
@@ -210,7 +237,11 @@ class ShimTasks:
 
     def state(self, name: str, process: str, deadline: Deadline | float) -> Status:
         """See :class:`Tasks`."""
-        return Status(self.call("State", "StateRequest", deadline, id=name, exec_id=process).status)
+        return self.snapshot(name, process, deadline).status
+
+    def snapshot(self, name: str, process: str, deadline: Deadline | float) -> Snapshot:
+        """See :class:`Tasks`."""
+        return Snapshot.of(self.call("State", "StateRequest", deadline, id=name, exec_id=process))
 
     def stdio(self, name: str, process: str, deadline: Deadline | float) -> dict[str, Any]:
         """See :class:`Tasks`."""

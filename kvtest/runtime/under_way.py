@@ -67,6 +67,8 @@ class Calls:
         created = _answered(self._creation)
         status = self._deletion.result() if _answered(self._deletion) else self._ended.delete()
         assert status.status == _KEPT
+        running, beside = self._running.id, self._beside.name
+        self._pod.events.expect("TaskExit", running, process=beside, status=lost, within=PATIENCE)
         for container in list(self._pod.containers):
             self._pod.events.expect("TaskExit", container.id, status=lost, within=PATIENCE)
             assert container.state() is Status.STOPPED

@@ -12,8 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from kvtest import Pod, Status, requirement
+from kvtest import Container, Pod, Status, requirement
+from kvtest.deadline import Deadline
 from kvtest.errors import DeadlineExceededError
+from kvtest.runtime.footprint import Footprint
 from kvtest.runtime.neighbours import undisturbed
 from kvtest.runtime.shim import connect_again
 
@@ -22,6 +24,8 @@ FOREVER = ["sleep", "1000"]
 AGAIN = 3
 SPARE = 4  # descriptors that a shim has left
 CLIENTS = 3
+VANISHING = 8
+SLACK = 3  # threads that may come for other reasons than a client, such as those of Go's scheduler
 ONCE = 0.5  # seconds in which a shim would have answered
 ECHO = "while read line; do for n in 1 2 3 4; do echo $line-$n; done; echo $line >&2; done"
 
@@ -111,6 +115,46 @@ def test_a_shim_at_its_limit_of_descriptors_goes_on(shared_pod: Pod) -> None:
         for client in idle:
             client.close()
         assert late.state(container.id, "", PATIENCE) is Status.RUNNING
+
+
+def assert_nothing_kept(pod: Pod, container: Container, before: Footprint) -> None:
+    """See that a shim has no more descriptors and threads than before, as soon as it has done what it does."""
+    deadline = Deadline(pod.profile.cleanup_bound)
+    while True:
+        after = Footprint.of(pod.shim.pid)
+        descriptors, threads = after.descriptors - before.descriptors, after.threads - before.threads
+        if descriptors <= 0 and threads <= SLACK:
+            return
+        assert not deadline.expired, f"the shim has kept {descriptors} descriptors and {threads} threads"
+        assert container.state(PATIENCE) is Status.RUNNING  # which it does not answer before its turn
+
+
+@requirement("RUNTIME-CLIENTS-002")
+@pytest.mark.parametrize("driver", ["direct"], indirect=True)
+def test_a_client_that_vanishes_while_it_waits_leaves_nothing(shared_pod: Pod) -> None:
+    container = shared_pod.run(FOREVER)
+    waiting = container.waiting(PATIENCE)
+    assert container.state(PATIENCE) is Status.RUNNING  # so that the wait has arrived
+    before = Footprint.of(shared_pod.shim.pid)
+    for _ in range(VANISHING):
+        client = connect_again(shared_pod.address)
+        client.waiting(container.id, "", PATIENCE)
+        assert client.state(container.id, "", PATIENCE) is Status.RUNNING
+        client.service.client.close()
+    assert_nothing_kept(shared_pod, container, before)
+    assert container.output_of(["echo", "here"], shared_pod.profile.call_bound) == b"here\n"
+    container.kill()
+    assert waiting.result(PATIENCE).status == 137
+
+
+@requirement("RUNTIME-EXEC-005")
+def test_processes_leave_nothing_with_the_shim(shared_pod: Pod) -> None:
+    container = shared_pod.run(FOREVER)
+    assert container.output_of(["echo", "here"]) == b"here\n"  # what is made once is there from now on
+    before = Footprint.of(shared_pod.shim.pid)
+    for _ in range(SLACK + 1):
+        assert container.output_of(["echo", "here"]) == b"here\n"
+    assert_nothing_kept(shared_pod, container, before)
 
 
 @requirement("RUNTIME-AGENT-001")

@@ -143,20 +143,6 @@ def test_a_client_that_misbehaves_changes_nothing(shared_pod: Pod, sent: bytes) 
     assert waiting.result(PATIENCE).status == 137
 
 
-@requirement("RUNTIME-CLIENTS-002")
-@pytest.mark.parametrize("driver", ["direct"], indirect=True)
-def test_a_client_that_vanishes_while_it_waits_changes_nothing(shared_pod: Pod) -> None:
-    container = shared_pod.run(FOREVER)
-    waiting = container.waiting(PATIENCE)
-    for _ in range(8):
-        client = connect_again(shared_pod.address)
-        client.waiting(container.id, "", PATIENCE)
-        client.service.client.close()
-    _stays_responsive(shared_pod, container)
-    container.kill()
-    assert waiting.result(PATIENCE).status == 137
-
-
 @requirement("RUNTIME-CLIENTS-003")
 def test_pods_live_at_the_same_time(pods: Pods) -> None:
     def live(numbered: tuple[int, Pod]) -> tuple[bytes, int]:

@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import pytest
 
 from kvtest import Pod, Pods, Status, requirement
-from kvtest.runtime import Sink
+from kvtest.runtime import ExitStatus, Sink
+from kvtest.runtime.events import TOPICS, Event
 
 PATIENCE = 10.0
 FOREVER = ["sleep", "1000"]
@@ -14,28 +18,36 @@ FOREVER = ["sleep", "1000"]
 pytestmark = pytest.mark.capability("runtime")
 
 
-@requirement("RUNTIME-EVENT-001")
+def assert_topics(events: Sequence[Event]) -> None:
+    """See that each is published where containerd's clients listen for its kind."""
+    assert [f"{event.kind} under {event.topic}" for event in events if event.topic != TOPICS[event.kind]] == []
+
+
+@requirement("RUNTIME-EVENT-001", "RUNTIME-EVENT-005")
 def test_each_step_is_published_once(pod: Pod) -> None:
     container = pod.run(["sh", "-c", "exit 6"])
-    pid = container.pid
-    container.wait(PATIENCE)
+    pid, bundle = container.pid, pod.bundle(container.id)
+    waited = container.wait(PATIENCE)
     pod.events.expect("TaskExit", container.id, status=6, within=PATIENCE)
     container.delete()
-    deleted = pod.events.expect("TaskDelete", container.id, status=6, within=PATIENCE)
+    pod.events.expect("TaskDelete", container.id, status=6, within=PATIENCE)
     pod.shim.wait(PATIENCE)  # after which it publishes nothing any more
     events = pod.events.of(container.id)
     assert [event.kind for event in events] == ["TaskCreate", "TaskStart", "TaskExit", "TaskDelete"]
     assert {event.message.pid for event in events} == {pid}
-    assert deleted.message.exited_at == events[2].message.exited_at
+    assert Path(events[0].message.bundle) == bundle
+    assert [ExitStatus.of(event.message) for event in events[2:]] == [waited, waited]
+    assert_topics(events)
 
 
-@requirement("RUNTIME-EVENT-002")
+@requirement("RUNTIME-EVENT-002", "RUNTIME-EVENT-005")
 def test_processes_beside_the_first_are_published_once(pod: Pod) -> None:
     container = pod.run(FOREVER)
     processes = [container.exec(["sh", "-c", f"exit {status}"]) for status in (0, 4)]
     for process, status in zip(processes, (0, 4), strict=True):
-        process.wait(PATIENCE)
-        pod.events.expect("TaskExit", container.id, process=process.name, status=status, within=PATIENCE)
+        waited = process.wait(PATIENCE)
+        event = pod.events.expect("TaskExit", container.id, process=process.name, status=status, within=PATIENCE)
+        assert ExitStatus.of(event.message) == waited
         process.delete()
     container.kill()
     container.wait(PATIENCE)
@@ -44,11 +56,13 @@ def test_processes_beside_the_first_are_published_once(pod: Pod) -> None:
     pod.events.expect("TaskDelete", container.id, within=PATIENCE)
     pod.shim.wait(PATIENCE)
     for process in processes:
-        kinds = [event.kind for event in pod.events.of(container.id, process=process.name)]
-        assert [kind for kind in kinds if kind != "TaskDelete"] == ["TaskExecAdded", "TaskExecStarted", "TaskExit"]
+        events = [event for event in pod.events.of(container.id, process=process.name) if event.kind != "TaskDelete"]
+        assert [event.kind for event in events] == ["TaskExecAdded", "TaskExecStarted", "TaskExit"]
+        assert [event.message.pid for event in events[1:]] == [process.pid, process.pid]
+        assert_topics(events)
 
 
-@requirement("RUNTIME-EVENT-003")
+@requirement("RUNTIME-EVENT-003", "RUNTIME-EVENT-005")
 @pytest.mark.capability("runtime-pause")
 def test_pause_and_resumption_are_published_once(pod: Pod) -> None:
     container = pod.run(FOREVER)
@@ -63,6 +77,7 @@ def test_pause_and_resumption_are_published_once(pod: Pod) -> None:
     pod.shim.wait(PATIENCE)
     assert len(pod.events.of(container.id, "TaskPaused")) == 1
     assert len(pod.events.of(container.id, "TaskResumed")) == 1
+    assert_topics(pod.events.of(container.id))
 
 
 @requirement("RUNTIME-EVENT-004")

@@ -55,7 +55,7 @@ def harmed(pod: Pod, harm: str) -> Iterator[None]:
     ],
 )
 def test_everybody_learns_of_harm_done_inside(pods: Pods, harm: str) -> None:
-    started = reach_all(pods, ("created", "output", "paused"))
+    started = reach_all(pods, ("created", "exec", "paused"))
     with contextlib.ExitStack() as opened, everybody_learns_of_the_loss(started):
         for pod in started:
             opened.enter_context(harmed(pod, harm))

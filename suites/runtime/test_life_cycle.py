@@ -5,18 +5,28 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from kvtest import Pod, Pods, Status, requirement
+from kvtest import Driver, Pod, Pods, Process, Status, requirement
 from kvtest.census import Ledger
 from kvtest.errors import DeadlineExceededError, RPCError, StateError
 from kvtest.rpc.status import Code
+from kvtest.runtime import ExitStatus, spec
+from kvtest.runtime.profile import Feature
+from kvtest.runtime.tasks import ShimTasks
 
 PATIENCE = 10.0
 FOREVER = ["sleep", "1000"]
+SAYS = ["sh", "-c", "echo said; exit 7"]
+CLOCK = timedelta(seconds=1)  # that the machine's clock may be set by meanwhile
 
 pytestmark = pytest.mark.capability("runtime")
 
@@ -29,16 +39,91 @@ def test_a_shim_tells_its_address_and_answers_there(pods: Pods) -> None:
     assert pod.id.encode() in command
 
 
+def assert_told(process: Process, status: Status) -> None:
+    """See that a process that has not ended is told to be in a state, with its process ID and without an end."""
+    snapshot = process.snapshot()
+    assert snapshot.status is status
+    assert (snapshot.pid, snapshot.exit) == (process.pid, None)
+
+
 @requirement("RUNTIME-LIFE-001")
-def test_each_step_leads_to_its_state(shared_pod: Pod) -> None:
+def test_each_step_leads_to_its_state(shared_pod: Pod, driver: Driver) -> None:
+    before = datetime.now(UTC)
     container = shared_pod.create(FOREVER)
-    assert container.state() is Status.CREATED
+    assert_told(container, Status.CREATED)
     container.start()
-    assert container.state() is Status.RUNNING
-    container.kill()
-    assert container.wait(PATIENCE).status == 128 + signal.SIGKILL
-    assert container.state() is Status.STOPPED
-    container.delete()
+    process = container.exec(FOREVER)
+    for running in (container, process):
+        assert_told(running, Status.RUNNING)
+    if driver is Driver.DIRECT:  # containerd tells neither
+        assert Path(container.snapshot().bundle) == shared_pod.bundle(container.id)
+        tasks = shared_pod.tasks(container.id)
+        assert isinstance(tasks, ShimTasks)
+        assert tasks.connect(container.id, PATIENCE).task_pid == container.pid
+    for ending in (process, container):
+        ending.kill()
+        waited = ending.wait(PATIENCE)
+        assert waited.status == 128 + signal.SIGKILL
+        assert waited.at is not None
+        assert before - CLOCK <= waited.at <= datetime.now(UTC) + CLOCK
+        snapshot = ending.snapshot()
+        assert (snapshot.status, snapshot.exit) == (Status.STOPPED, waited)
+        deleted = ending.delete()
+        assert (deleted, deleted.pid) == (waited, ending.pid)
+
+
+@requirement("RUNTIME-LIFE-006")
+@pytest.mark.capability("runtime-group")
+def test_nothing_runs_before_its_start(shared_pod: Pod) -> None:
+    container = shared_pod.run(FOREVER)
+    waiting: list[Process] = [container.exec(SAYS, start=False), shared_pod.create(SAYS)]
+    assert container.output_of(["echo", "here"]) == b"here\n"  # they would have had as much time
+    for process in waiting:
+        with pytest.raises(DeadlineExceededError):
+            process.stdout.read_until(b"said", 0)
+        assert process.state() is Status.CREATED
+    for process in waiting:
+        process.start()
+        assert process.stdout.read_all(PATIENCE) == b"said\n"
+        assert process.wait(PATIENCE).status == 7
+
+
+@requirement("RUNTIME-LIFE-007")
+def test_what_has_happened_does_not_happen_again(shared_pod: Pod) -> None:
+    container = shared_pod.run(FOREVER)
+    process = container.exec(FOREVER)
+    for running in (container, process):
+        with pytest.raises(RPCError):
+            running.start()
+    with pytest.raises(RPCError) as caught:
+        container.exec(["true"], name=process.name, start=False)
+    assert caught.value.code == Code.ALREADY_EXISTS
+    for running in (container, process):
+        assert_told(running, Status.RUNNING)
+    process.kill()
+    waited = process.wait(PATIENCE)
+    with pytest.raises(RPCError):
+        process.kill(signal.SIGUSR1)  # no SIGKILL, which some let pass since CRI wants that
+    with pytest.raises(RPCError):
+        process.start()
+    assert process.snapshot().exit == waited
+    assert container.output_of(["echo", "here"]) == b"here\n"
+
+
+@requirement("RUNTIME-LIFE-007")
+@pytest.mark.parametrize("driver", ["direct"], indirect=True)
+def test_an_id_in_use_is_not_used_again(shared_pod: Pod) -> None:
+    container = shared_pod.run(FOREVER)
+    bundle = shared_pod.bundle(container.id)
+    second = bundle.with_name(f"{bundle.name}-second")
+    (second / "rootfs").mkdir(parents=True)
+    shutil.copy(bundle / "config.json", second)
+    tasks = shared_pod.tasks(container.id)
+    assert isinstance(tasks, ShimTasks)
+    with pytest.raises(RPCError):
+        tasks.create(PATIENCE, id=container.id, bundle=str(second))
+    assert_told(container, Status.RUNNING)
+    assert container.output_of(["echo", "here"]) == b"here\n"
 
 
 @requirement("RUNTIME-LIFE-002")
@@ -71,11 +156,53 @@ def test_what_does_not_exist_is_not_found(shared_pod: Pod) -> None:
     process = container.exec(["true"])
     process.wait(PATIENCE)
     process.delete()
-    for call in ("state", "kill", "delete", "wait"):
+    for call in ("state", "start", "kill", "delete", "wait"):
         with pytest.raises(RPCError) as caught:
             getattr(process, call)()
         assert caught.value.code == Code.NOT_FOUND
+    with pytest.raises(RPCError):  # runc's shim says so without a status of its own
+        process.close_io()
     assert container.state() is Status.RUNNING
+
+
+@requirement("RUNTIME-LIFE-004")
+@pytest.mark.parametrize("driver", ["direct"], indirect=True)
+def test_a_container_that_does_not_exist_is_not_found(shared_pod: Pod) -> None:
+    container = shared_pod.run(FOREVER)
+    tasks, nobody = shared_pod.tasks(container.id), f"{container.id}-nobody"
+    calls: dict[str, Callable[[], Any]] = {
+        "Start": lambda: tasks.start(nobody, "", PATIENCE),
+        "Exec": lambda: tasks.exec(nobody, "exec", spec.process(["true"]), container.streams, PATIENCE),
+        "State": lambda: tasks.state(nobody, "", PATIENCE),
+        "Wait": lambda: tasks.waiting(nobody, "", PATIENCE).result(PATIENCE),
+        "Kill": lambda: tasks.kill(nobody, "", signal.SIGKILL, False, PATIENCE),
+        "CloseIO": lambda: tasks.close_io(nobody, "", PATIENCE),
+        "Delete": lambda: tasks.delete(nobody, "", PATIENCE),
+    }
+    offered: dict[Feature, dict[str, Callable[[], Any]]] = {
+        Feature.PAUSE: {
+            "Pause": lambda: tasks.pause(nobody, PATIENCE),
+            "Resume": lambda: tasks.resume(nobody, PATIENCE),
+        },
+        Feature.STATS: {"Stats": lambda: tasks.stats(nobody, PATIENCE)},
+        Feature.PIDS: {"Pids": lambda: tasks.pids(nobody, PATIENCE)},
+        Feature.RESIZE: {"ResizePty": lambda: tasks.resize(nobody, "", 25, 80, PATIENCE)},
+        Feature.UPDATE: {"Update": lambda: tasks.update(nobody, {}, PATIENCE)},
+    }
+    for feature in shared_pod.profile.features:
+        calls |= offered.get(feature, {})
+    codes = {name: _code_of(call) for name, call in calls.items()}
+    assert {name: code for name, code in codes.items() if code != Code.NOT_FOUND} == {}
+    assert container.state() is Status.RUNNING
+
+
+def _code_of(call: Callable[[], Any]) -> int | None:
+    """Return the status with which a call fails; ``None`` if it does not."""
+    try:
+        call()
+    except RPCError as error:
+        return error.code
+    return None
 
 
 @requirement("RUNTIME-LIFE-005")
@@ -128,6 +255,22 @@ def test_everybody_who_waits_gets_the_exit_status(shared_pod: Pod) -> None:
     container.stdin.write(b"\n", PATIENCE)
     assert [pending.result(PATIENCE).status for pending in waiting] == [7] * 4
     assert [container.wait(PATIENCE).status for _ in range(2)] == [7] * 2
+
+
+@requirement("RUNTIME-EXIT-004")
+def test_processes_end_with_their_container(shared_pod: Pod) -> None:
+    container = shared_pod.run(FOREVER)
+    process = container.exec(FOREVER)
+    waiting = process.waiting(PATIENCE)
+    container.kill()
+    waited, status = waiting.result(PATIENCE), 128 + signal.SIGKILL
+    assert waited.status == status
+    event = shared_pod.events.expect("TaskExit", container.id, process=process.name, status=status, within=PATIENCE)
+    assert ExitStatus.of(event.message) == waited
+    snapshot = process.snapshot()
+    assert (snapshot.status, snapshot.exit) == (Status.STOPPED, waited)
+    assert process.delete() == waited
+    assert container.wait(PATIENCE).status == status
 
 
 @requirement("RUNTIME-KILL-001")

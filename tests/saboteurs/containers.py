@@ -151,7 +151,7 @@ def ends_every_input() -> None:
     def broken(self: Tasks, request: Any) -> None:
         for one in reversed(self._container(request.id).processes.values()):  # with the first all would end
             one.close_input()
-            one.wait()
+            one.waiter().wait()
 
     replace(Tasks, "_closeio", broken)
 

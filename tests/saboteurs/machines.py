@@ -8,12 +8,14 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from kvtest.errors import KvtestError, ShimError
 from kvtest.guest import libc
+from kvtest.rpc.server import Call
 from kvtest.runtime.reference import process as process_module
 from kvtest.runtime.reference import server as server_module
 from kvtest.runtime.reference import tasks as tasks_module
@@ -47,18 +49,17 @@ def tells_that_all_went_well() -> None:
 @_in_the_shim("RUNTIME-VM-001")
 def tells_one_of_two_waiters() -> None:
     """Of those who wait for a process only the first learns of its end with the machine."""
-    wait, seen = Process.wait, set[int]()
+    waiter, seen = Process.waiter, set[int]()
 
-    def broken(self: Process) -> None:
-        if id(self) in seen:
-            signal.pause()
+    def broken(self: Process) -> threading.Event:
+        first = id(self) not in seen
         seen.add(id(self))
-        wait(self)
+        return waiter(self) if first else threading.Event()
 
-    _replace(Process, "wait", broken)
+    _replace(Process, "waiter", broken)
 
 
-@_in_the_shim("RUNTIME-VM-001", "RUNTIME-VM-009", "RUNTIME-VM-011")
+@_in_the_shim("RUNTIME-VM-009", "RUNTIME-VM-011")
 def publishes_an_end_twice() -> None:
     """The end of a process is published twice."""
     exited = Tasks._exited
@@ -91,6 +92,18 @@ def forgets_processes_beside_the_first() -> None:
         self.first.ended(status)
 
     _replace(Container, "lost", broken)
+
+
+@_in_the_shim("RUNTIME-VM-001")
+def publishes_ends_of_first_processes_only() -> None:
+    """The ends of processes beside the first are told to who waits, and not published."""
+    exited = Tasks._exited
+
+    def broken(self: Tasks, container: Container, process: Process) -> None:
+        if not process.name:
+            exited(self, container, process)
+
+    _replace(Tasks, "_exited", broken)
 
 
 @_in_the_shim("RUNTIME-VM-016")
@@ -240,6 +253,24 @@ def ends_with_its_reader() -> None:
 def ends_when_all_is_read() -> None:
     """The end of a process is told when somebody has read all of its output."""
     _replace(process_module, "_DRAIN_SECONDS", None)
+
+
+@_in_the_shim("RUNTIME-CLIENTS-002")
+def waits_for_who_has_gone() -> None:
+    """The thread stays that waits for an end in the name of a client that has gone."""
+    _replace(Call, "when_abandoned", lambda self, tell: None)
+
+
+@_in_the_shim("RUNTIME-EXEC-005")
+def keeps_a_descriptor() -> None:
+    """A descriptor stays open of each process beside the first."""
+    add = Container.add
+
+    def broken(self: Container, *arguments: Any) -> None:
+        add(self, *arguments)
+        os.open(os.devnull, os.O_RDONLY)
+
+    _replace(Container, "add", broken)
 
 
 @_in_the_shim("RUNTIME-CLIENTS-004")

@@ -18,6 +18,7 @@ from kvtest.runtime.reference.process import Process, Status, Stdio
 from kvtest.runtime.reference.state import STATE
 
 _GUEST = "/run/kvtest/containers"
+_KILL = 9
 
 
 class Container:
@@ -125,10 +126,15 @@ class Container:
             self.remove()
             raise
 
-    def start(self) -> None:
-        """Let its first process run."""
+    def start(self, tell: Callable[[], None]) -> None:
+        """Let its first process run.
+
+        Args:
+            tell: Called when it does, and before its end is waited for: what is told of that comes after this.
+        """
         self.first.require(Status.CREATED)
         self._machine.agent.call("StartContainer", container_id=self.name)
+        tell()
         self.first.started()
 
     def add(self, name: str, found: Mapping[str, Any], stdio: Stdio) -> None:
@@ -144,8 +150,13 @@ class Container:
         process.specification = {**guest_spec.process(found), "Terminal": stdio.terminal}
         self.processes[name] = process
 
-    def execute(self, process: Process) -> None:
-        """Start a process that was added."""
+    def execute(self, process: Process, tell: Callable[[], None]) -> None:
+        """Start a process that was added.
+
+        Args:
+            process: The process.
+            tell: Called when it runs; see :meth:`start`.
+        """
         process.require(Status.CREATED)
         try:
             self._machine.agent.call(
@@ -157,6 +168,7 @@ class Container:
         except (RPCError, OSError):
             process.ended(127)
             raise
+        tell()
         process.started()
 
     def signal(self, process: Process, number: int) -> None:
@@ -207,6 +219,3 @@ class Container:
             with contextlib.suppress(KvtestError):  # a machine that is gone has none
                 self._machine.eject(self._disk)
             self._disk = None
-
-
-_KILL = 9

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from enum import IntEnum
 from typing import Any
@@ -95,7 +96,8 @@ class Process:
         self._machine = machine
         self._names = {"container_id": container, "exec_id": name}
         self._exited = exited
-        self._ended = threading.Event()
+        self._told = False
+        self._waiting: weakref.WeakSet[threading.Event] = weakref.WeakSet()  # one that nobody waits for is gone
         self._lock = threading.Lock()
         self._outputs: list[Output] = []
         self._input: Input | None = None
@@ -128,7 +130,11 @@ class Process:
                 return
             self.status, self.exit_status, self.exited_at = Status.STOPPED, status, time.time_ns()
         self._exited(self)
-        self._ended.set()
+        with self._lock:
+            self._told = True
+            waiting = list(self._waiting)
+        for event in waiting:
+            event.set()
 
     def turn(self, before: Status, after: Status) -> None:
         """Take its change from one state to another, unless it is in a third by now, such as ended."""
@@ -136,9 +142,14 @@ class Process:
             if self.status is before:
                 self.status = after
 
-    def wait(self) -> None:
-        """Wait for its end, for ever."""
-        self._ended.wait()
+    def waiter(self) -> threading.Event:
+        """Return what is set when it has ended, for one who waits."""
+        event = threading.Event()
+        with self._lock:
+            if self._told:
+                event.set()
+            self._waiting.add(event)
+        return event
 
     def close_input(self) -> None:
         """End its input."""

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from attrs import frozen
 from google.protobuf.message import DecodeError, Message
 
 from kvtest.errors import DeadlineExceededError, FrameError, KvtestError, RPCError
@@ -27,7 +28,20 @@ _AGAIN_SECONDS = 0.2
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred (unix(7))
 
 # Takes a request and returns the answer; an empty one for None.
-Method = Callable[[Any], "Message | None"]
+Method = Callable[[Any], "Message | Later | None"]
+
+
+@frozen
+class Later:
+    """An answer that is to be waited for, as long as its client is there.
+
+    Args:
+        when: Is set when it can be given.
+        answer: Gives it.
+    """
+
+    when: threading.Event
+    answer: Callable[[], Message]
 
 
 class Server:
@@ -91,6 +105,12 @@ def _handler(request: type[Message], method: Method) -> Callable[[Call], None]:
 def _answer(call: Call, request: type[Message], method: Method) -> None:
     try:
         answer = method(request.FromString(call.payload))
+        if isinstance(answer, Later):
+            call.when_abandoned(answer.when.set)
+            answer.when.wait()
+            if call.answered:  # by nobody: its client has gone
+                return
+            answer = answer.answer()
     except DecodeError:
         call.fail(Code.INVALID_ARGUMENT, f"the request is no {request.DESCRIPTOR.full_name}")
     except RPCError as error:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import threading
@@ -20,6 +21,7 @@ from kvtest.runtime.reference.container import Container
 from kvtest.runtime.reference.machine import Machine
 from kvtest.runtime.reference.process import LOST, Process, Status, Stdio
 from kvtest.runtime.reference.publisher import Publisher
+from kvtest.runtime.reference.server import Later
 from kvtest.runtime.reference.state import TASK
 
 _METRICS = "io.containerd.cgroups.v1.Metrics"
@@ -115,7 +117,9 @@ class Tasks:
     # --- Methods
 
     def _connect(self, request: Any) -> Any:
-        return self._message("ConnectResponse", shim_pid=os.getpid(), task_pid=self._last_pid, version="2")
+        # Whoever has just started the shim asks too, before there is a container.
+        pid = self._last_pid if request.id in self._containers else 0
+        return self._message("ConnectResponse", shim_pid=os.getpid(), task_pid=pid, version="2")
 
     def _create(self, request: Any) -> Any:
         stdio = Stdio.of(request)
@@ -142,17 +146,14 @@ class Tasks:
     def _start(self, request: Any) -> Any:
         container = self._container(request.id)
         pid = self._pid
+        publish = functools.partial(self._publisher.publish, container_id=request.id, pid=pid)
         if request.exec_id:
-            # Told before it can end.
-            self._publisher_started(container, request.exec_id, pid)
+            container.execute(
+                container.process(request.exec_id), lambda: publish("TaskExecStarted", exec_id=request.exec_id)
+            )
         else:
-            container.start()
-            self._publisher.publish("TaskStart", container_id=request.id, pid=pid)
+            container.start(lambda: publish("TaskStart"))
         return self._message("StartResponse", pid=pid)
-
-    def _publisher_started(self, container: Container, name: str, pid: int) -> None:
-        container.execute(container.process(name))
-        self._publisher.publish("TaskExecStarted", container_id=container.name, exec_id=name, pid=pid)
 
     def _exec(self, request: Any) -> None:
         container = self._container(request.id)
@@ -178,10 +179,9 @@ class Tasks:
             **process.stamp(),
         )
 
-    def _wait(self, request: Any) -> Any:
+    def _wait(self, request: Any) -> Later:
         process = self._process(request)
-        process.wait()
-        return self._message("WaitResponse", **process.stamp())
+        return Later(process.waiter(), lambda: self._message("WaitResponse", **process.stamp()))
 
     def _kill(self, request: Any) -> None:
         container, process = self._container(request.id), self._process(request)

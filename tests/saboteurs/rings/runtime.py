@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.saboteurs import calls, containerd, containers, shims
+from tests.saboteurs import calls, containerd, containers, life, shims
 from tests.saboteurs.registry import Fault
 
 OPTIONS = ("--runtime", str(Path(__file__).parents[1] / "runtime.toml"), "--census-timeout", "2", "--pods", "own")
@@ -14,15 +14,21 @@ FAULTS = [
     # Life cycle
     Fault("test_life_cycle::test_a_shim_tells*direct*", shims.tells_an_address_of_nobody, "does not listen"),
     Fault("test_life_cycle::test_each_step*direct*", calls.is_always_running, "Status.RUNNING"),
+    Fault("test_life_cycle::test_each_step*direct*", life.forgets_when_it_ended, "None", also=True),
+    Fault("test_life_cycle::test_nothing_runs*direct*", life.runs_at_once, "DID NOT RAISE"),
+    Fault("test_life_cycle::test_what_has_happened*direct*", life.does_everything_again, "DID NOT RAISE"),
+    Fault("test_life_cycle::test_an_id_in_use*direct*", life.does_everything_again, "DID NOT RAISE"),
     Fault("test_life_cycle::test_a_shim_ends*direct*", calls.ignores_shutdown, "for the shim, process"),
     Fault("test_life_cycle::test_a_running_container*direct*", calls.deletes_what_runs, "DID NOT RAISE"),
     Fault("test_life_cycle::test_what_does_not_exist*direct*", calls.calls_everything_unknown, "assert 2 =="),
+    Fault("test_life_cycle::test_a_container_that_does*direct*", calls.calls_everything_unknown, "assert {"),
     Fault("test_life_cycle::test_nothing_stays*direct-created]", shims.keeps_a_cgroup, "cgroup"),
     Fault("test_life_cycle::test_nothing_stays*direct-ended]", shims.keeps_the_state, "path /run/containerd/runc"),
     Fault("test_life_cycle::test_nothing_stays*direct-killed]", shims.keeps_a_socket, "unix-socket"),
     Fault("test_life_cycle::test_the_exit_status*direct*", calls.tells_another_status, "assert "),
     Fault("test_life_cycle::test_a_signal_is_told*direct*", calls.tells_the_bare_signal, "assert "),
     Fault("test_life_cycle::test_everybody_who_waits*direct*", calls.tells_the_first_only, "255"),
+    Fault("test_life_cycle::test_processes_end*direct*", life.forgets_what_ends_with_its_container, "gone with"),
     Fault("test_life_cycle::test_a_signal_can*direct*", calls.always_kills, "assert 137 == 5"),
     Fault("test_life_cycle::test_a_signal_for*direct*", containers.signals_the_first_only, "assert b"),
     Fault("test_life_cycle::test_a_paused*direct*", calls.does_not_pause, "DID NOT RAISE"),
@@ -49,8 +55,11 @@ FAULTS = [
     Fault("test_limits::test_a_container*direct*", shims.keeps_the_want_of_memory_to_itself, "for the event TaskOOM"),
     # Events
     Fault("test_events::test_each_step*direct*", shims.publishes_the_start_twice, "assert ['TaskCreate'"),
+    Fault("test_events::test_each_step*direct*", life.publishes_another_time, "assert [", also=True),
     Fault("test_events::test_processes*direct*", shims.loses_an_event, "assert ["),
     Fault("test_events::test_pause*direct*", shims.publishes_the_pause_twice, "assert 2 == 1"),
+    Fault("test_events::test_processes*direct*", life.publishes_another_process, "assert [1,", also=True),
+    Fault("test_events::test_pause*direct*", life.publishes_under_another_topic, "other/topic", also=True),
     Fault(
         "test_events::test_a_container*direct*", calls.waits_for_its_events_to_be_taken, "for the answer to the shim"
     ),

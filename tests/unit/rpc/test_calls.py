@@ -141,6 +141,19 @@ def test_the_server_keeps_the_deadline_too() -> None:
     assert len(sent) == 1
 
 
+def test_who_answers_learns_that_nobody_waits_any_more() -> None:
+    held: list[Call] = []
+    told: list[str] = []
+    connection = Connection({"s": {"Hold": held.append}}, lambda _: None)
+    connection.feed(frames.encode(1, frames.REQUEST, Request("s", "Hold", b"", 0).encode()))
+    held[0].when_abandoned(lambda: told.append("in time"))
+    assert told == []
+    connection.close()
+    assert told == ["in time"]
+    held[0].when_abandoned(lambda: told.append("late"))
+    assert told == ["in time", "late"]
+
+
 def test_a_lost_connection_ends_every_call(pair: tuple[Client, Server]) -> None:
     client, server = pair
     with ThreadPoolExecutor(2) as pool:

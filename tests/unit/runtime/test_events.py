@@ -4,11 +4,18 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 
 from kvtest.errors import DeadlineExceededError
+from kvtest.rpc.api import load
 from kvtest.runtime import events
+
+
+def envelope(type_url: str, value: bytes) -> Any:
+    kind = load("events").message("containerd.services.events.ttrpc.v1.Envelope")
+    return kind(topic="/tasks/exit", event={"type_url": type_url, "value": value})
 
 
 def exit_of(name: str, process: str, status: int) -> events.Event:
@@ -39,9 +46,9 @@ def test_what_came_instead_is_the_evidence() -> None:
 
 
 def test_events_that_are_not_of_tasks_are_left_out() -> None:
-    assert events.decode("containerd.events.ContainerCreate", b"") is None
-    assert events.decode("containerd.events.TaskUnheardOf", b"") is None
+    assert events.decode(envelope("containerd.events.ContainerCreate", b"")) is None
+    assert events.decode(envelope("containerd.events.TaskUnheardOf", b"")) is None
     event = exit_of("pod", "exec-1", 9)
-    again = events.decode("type.googleapis.com/containerd.events.TaskExit", event.message.SerializeToString())
+    again = events.decode(envelope("type.googleapis.com/containerd.events.TaskExit", event.message.SerializeToString()))
     assert again is not None
-    assert (again.kind, again.container, again.process) == ("TaskExit", "pod", "exec-1")
+    assert (again.kind, again.container, again.process, again.topic) == ("TaskExit", "pod", "exec-1", "/tasks/exit")
