@@ -148,6 +148,7 @@ def test_a_client_that_vanishes_while_it_waits_leaves_nothing(shared_pod: Pod) -
 
 
 @requirement("RUNTIME-EXEC-005")
+@pytest.mark.parametrize("driver", ["direct"], indirect=True)
 def test_processes_leave_nothing_with_the_shim(shared_pod: Pod) -> None:
     container = shared_pod.run(FOREVER)
     assert container.output_of(["echo", "here"]) == b"here\n"  # what is made once is there from now on

@@ -5,22 +5,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from kvtest import Driver, Pod, Pods, Process, Status, requirement
 from kvtest.census import Ledger
 from kvtest.errors import DeadlineExceededError, RPCError, StateError
-from kvtest.rpc.status import Code
-from kvtest.runtime import ExitStatus, spec
-from kvtest.runtime.profile import Feature
+from kvtest.runtime import ExitStatus
 from kvtest.runtime.tasks import ShimTasks
 
 PATIENCE = 10.0
@@ -88,44 +83,6 @@ def test_nothing_runs_before_its_start(shared_pod: Pod) -> None:
         assert process.wait(PATIENCE).status == 7
 
 
-@requirement("RUNTIME-LIFE-007")
-def test_what_has_happened_does_not_happen_again(shared_pod: Pod) -> None:
-    container = shared_pod.run(FOREVER)
-    process = container.exec(FOREVER)
-    for running in (container, process):
-        with pytest.raises(RPCError):
-            running.start()
-    with pytest.raises(RPCError) as caught:
-        container.exec(["true"], name=process.name, start=False)
-    assert caught.value.code == Code.ALREADY_EXISTS
-    for running in (container, process):
-        assert_told(running, Status.RUNNING)
-    process.kill()
-    waited = process.wait(PATIENCE)
-    with pytest.raises(RPCError):
-        process.kill(signal.SIGUSR1)  # no SIGKILL, which some let pass since CRI wants that
-    with pytest.raises(RPCError):
-        process.start()
-    assert process.snapshot().exit == waited
-    assert container.output_of(["echo", "here"]) == b"here\n"
-
-
-@requirement("RUNTIME-LIFE-007")
-@pytest.mark.parametrize("driver", ["direct"], indirect=True)
-def test_an_id_in_use_is_not_used_again(shared_pod: Pod) -> None:
-    container = shared_pod.run(FOREVER)
-    bundle = shared_pod.bundle(container.id)
-    second = bundle.with_name(f"{bundle.name}-second")
-    (second / "rootfs").mkdir(parents=True)
-    shutil.copy(bundle / "config.json", second)
-    tasks = shared_pod.tasks(container.id)
-    assert isinstance(tasks, ShimTasks)
-    with pytest.raises(RPCError):
-        tasks.create(PATIENCE, id=container.id, bundle=str(second))
-    assert_told(container, Status.RUNNING)
-    assert container.output_of(["echo", "here"]) == b"here\n"
-
-
 @requirement("RUNTIME-LIFE-002")
 def test_a_shim_ends_with_its_last_container(pod: Pod) -> None:
     container = pod.run(["true"])
@@ -139,70 +96,6 @@ def test_a_shim_ends_with_its_last_container(pod: Pod) -> None:
 def test_a_shim_that_never_had_a_container_ends(pod: Pod) -> None:
     pod.end(PATIENCE)
     assert pod.shim.wait(PATIENCE) == 0
-
-
-@requirement("RUNTIME-LIFE-003")
-def test_a_running_container_is_not_deleted(shared_pod: Pod) -> None:
-    container = shared_pod.run(FOREVER)
-    with pytest.raises(RPCError):
-        container.delete()
-    assert container.state() is Status.RUNNING
-    assert container.output_of(["echo", "here"]) == b"here\n"
-
-
-@requirement("RUNTIME-LIFE-004")
-def test_what_does_not_exist_is_not_found(shared_pod: Pod) -> None:
-    container = shared_pod.run(FOREVER)
-    process = container.exec(["true"])
-    process.wait(PATIENCE)
-    process.delete()
-    for call in ("state", "start", "kill", "delete", "wait"):
-        with pytest.raises(RPCError) as caught:
-            getattr(process, call)()
-        assert caught.value.code == Code.NOT_FOUND
-    with pytest.raises(RPCError):  # runc's shim says so without a status of its own
-        process.close_io()
-    assert container.state() is Status.RUNNING
-
-
-@requirement("RUNTIME-LIFE-004")
-@pytest.mark.parametrize("driver", ["direct"], indirect=True)
-def test_a_container_that_does_not_exist_is_not_found(shared_pod: Pod) -> None:
-    container = shared_pod.run(FOREVER)
-    tasks, nobody = shared_pod.tasks(container.id), f"{container.id}-nobody"
-    calls: dict[str, Callable[[], Any]] = {
-        "Start": lambda: tasks.start(nobody, "", PATIENCE),
-        "Exec": lambda: tasks.exec(nobody, "exec", spec.process(["true"]), container.streams, PATIENCE),
-        "State": lambda: tasks.state(nobody, "", PATIENCE),
-        "Wait": lambda: tasks.waiting(nobody, "", PATIENCE).result(PATIENCE),
-        "Kill": lambda: tasks.kill(nobody, "", signal.SIGKILL, False, PATIENCE),
-        "CloseIO": lambda: tasks.close_io(nobody, "", PATIENCE),
-        "Delete": lambda: tasks.delete(nobody, "", PATIENCE),
-    }
-    offered: dict[Feature, dict[str, Callable[[], Any]]] = {
-        Feature.PAUSE: {
-            "Pause": lambda: tasks.pause(nobody, PATIENCE),
-            "Resume": lambda: tasks.resume(nobody, PATIENCE),
-        },
-        Feature.STATS: {"Stats": lambda: tasks.stats(nobody, PATIENCE)},
-        Feature.PIDS: {"Pids": lambda: tasks.pids(nobody, PATIENCE)},
-        Feature.RESIZE: {"ResizePty": lambda: tasks.resize(nobody, "", 25, 80, PATIENCE)},
-        Feature.UPDATE: {"Update": lambda: tasks.update(nobody, {}, PATIENCE)},
-    }
-    for feature in shared_pod.profile.features:
-        calls |= offered.get(feature, {})
-    codes = {name: _code_of(call) for name, call in calls.items()}
-    assert {name: code for name, code in codes.items() if code != Code.NOT_FOUND} == {}
-    assert container.state() is Status.RUNNING
-
-
-def _code_of(call: Callable[[], Any]) -> int | None:
-    """Return the status with which a call fails; ``None`` if it does not."""
-    try:
-        call()
-    except RPCError as error:
-        return error.code
-    return None
 
 
 @requirement("RUNTIME-LIFE-005")
