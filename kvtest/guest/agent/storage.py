@@ -26,6 +26,7 @@ _FLAGS = {
     "relatime": 0x200000,
 }
 _NOTHING = ("rw", "defaults")
+_made: set[str] = set()  # directories that are there for any of the mount points
 #: The option of an overlay to which the container is to write: what it writes goes with the container.
 WRITABLE = "io.katacontainers.fs-opt.overlay-rw"
 
@@ -57,7 +58,8 @@ class Mounts:
         point = storage.mount_point
         if not point.startswith("/") or os.path.normpath(point) != point:
             raise RPCError(Code.INVALID_ARGUMENT, f"{point!r} cannot be a mount point")
-        self._make(point)
+        self._stack.callback(_remove, point)
+        _make(point)
         flags = sum(_FLAGS.get(option, 0) for option in set(storage.options))
         data = [option for option in storage.options if option not in (*_FLAGS, *_NOTHING, WRITABLE)]
         source = storage.source
@@ -72,18 +74,31 @@ class Mounts:
         libc.mount(source, point, storage.fstype, ",".join(data), flags)
         self._stack.callback(libc.unmount, point)
 
-    def _make(self, path: str) -> None:
-        """Make a directory, and those above it that are not there."""
-        for end in (index for index, character in enumerate(f"{path}/") if character == "/" and index):
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(path[:end])
-                self._stack.callback(_remove, path[:end])
-
     def close(self) -> None:
         """Unmount them, the last first, and remove what was made; what is in use goes when it is not any more."""
         self._stack.close()
 
 
-def _remove(directory: str) -> None:
-    with contextlib.suppress(OSError):  # somebody else has put something there
-        os.rmdir(directory)
+def _make(path: str) -> None:
+    """Make a directory, and those above it that are not there."""
+    for directory in _down_to(path):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(directory)
+            _made.add(directory)
+
+
+def _remove(path: str) -> None:
+    """Remove a directory and those above it, as far as they were made here and nothing is in them."""
+    for directory in reversed(_down_to(path)):
+        if directory in _made:
+            try:
+                os.rmdir(directory)
+            except FileNotFoundError:
+                pass
+            except OSError:  # others' mount points are below it, or what somebody else has put there
+                return
+            _made.remove(directory)
+
+
+def _down_to(path: str) -> list[str]:
+    return [path[:end] for end, character in enumerate(f"{path}/") if character == "/" and end]
