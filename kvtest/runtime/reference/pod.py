@@ -174,10 +174,15 @@ class PodDirectory:
         _end(*self._noted(_SHIM), _PATIENCE_MS if ending else 0)
         _end(*self._noted(_MACHINE), 0)
 
-    def leave(self) -> None:
-        """Remove the directory, as its shim that ends; if somebody has the lock they wait for that, and will."""
+    def leave(self, *, waiting: bool = False) -> None:
+        """Remove the directory, as its shim that ends.
+
+        Args:
+            waiting: Whether to wait for the lock, as a shim that was started just now. If somebody else has it, they
+                wait for our end, and will remove the directory.
+        """
         try:
-            lock = self._lock(made=False, operation=fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock = self._lock(made=False, operation=fcntl.LOCK_EX | (0 if waiting else fcntl.LOCK_NB))
         except BlockingIOError:
             return
         if lock is not None:

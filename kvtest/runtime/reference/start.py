@@ -73,7 +73,7 @@ def _start(invocation: Invocation, path: Path, directory: PodDirectory) -> None:
 
 def _go_on(invocation: Invocation, listener: socket.socket, directory: PodDirectory) -> NoReturn:
     """Be the process that serves, and have nothing of whoever runs ``start``."""
-    status = 1
+    status, path = 1, Path(listener.getsockname())
     try:
         os.setsid()
         os.chdir(directory.path)  # the bundle may go before us
@@ -93,6 +93,10 @@ def _go_on(invocation: Invocation, listener: socket.socket, directory: PodDirect
 
         traceback.print_exc()
     finally:
+        if status != 0:  # nobody knows of it yet who would have it clear up
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+                directory.leave(waiting=True)
         os._exit(status)  # threads may be in calls that nobody will answer
 
 

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from kvtest.runtime.reference import pod
+from kvtest.runtime.reference import pod, serve, start
+from kvtest.runtime.reference.arguments import Invocation
 from kvtest.runtime.reference.pod import PodDirectory
 
 
@@ -45,3 +49,20 @@ def test_a_pod_is_made_while_the_last_one_goes(pods: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(come_and_go, ("one", "other", "third", "one")))
     assert not pods.exists()
+
+
+def test_a_shim_that_breaks_at_once_takes_them_along(
+    pods: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_arguments: object) -> NoReturn:
+        raise RuntimeError("broken on purpose")
+
+    monkeypatch.setattr(serve, "serve", broken)
+    bundle, directory, socket = tmp_path / "bundle", PodDirectory(pods / "a/one"), tmp_path / "s/socket"
+    bundle.mkdir()
+    with directory.locked(made=True):
+        start._start(Invocation("start", "a", "one", "", bundle), socket, directory)
+        shim = json.loads((directory.path / "shim.json").read_bytes())["pid"]
+    assert os.waitstatus_to_exitcode(os.waitpid(shim, 0)[1]) == 1
+    assert not pods.exists()
+    assert not socket.exists()
