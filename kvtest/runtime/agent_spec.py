@@ -8,6 +8,8 @@ from typing import Any
 
 #: Root of containers in our own images: busybox under all its names.
 CONTAINER_ROOT = "/opt/kvtest/container"
+WRITABLE_OVERLAY = "io.katacontainers.fs-opt.overlay-rw"
+"""The option of an overlay, among a container's storages, that the container is to write to."""
 # As Kata's shim asks for them: the network and the cgroups of the guest are those of the pod.
 _NAMESPACES = ("pid", "mount", "ipc", "uts")
 _CAPABILITY_SETS = ("Bounding", "Effective", "Permitted")

@@ -25,12 +25,14 @@ class Behaviour:
         api: The descriptor set that it speaks.
         copy_prefix: Where CopyFile may write.
         signalled: What is added to the number of a signal in the exit status of a process that it ended.
+        overlays: Whether a storage can be an overlay that the container writes to.
     """
 
     since: str
     api: str
     copy_prefix: str
     signalled: int
+    overlays: bool
 
     @property
     def key(self) -> tuple[int, int, int]:

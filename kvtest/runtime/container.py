@@ -75,10 +75,6 @@ class Process:
         """Return in what state it is."""
         return self._pod.tasks(self._container).state(self._container, self.name, Deadline.of(within))
 
-    def stdio(self, within: Deadline | float = PATIENCE) -> dict[str, Any]:
-        """Return what is told of its streams: the fields of :attr:`kvtest.runtime.tasks.Streams.told`."""
-        return self._pod.tasks(self._container).stdio(self._container, self.name, Deadline.of(within))
-
     def snapshot(self, within: Deadline | float = PATIENCE) -> Snapshot:
         """Return in what state it is, and what else is told of it then."""
         return self._pod.tasks(self._container).snapshot(self._container, self.name, Deadline.of(within))

@@ -12,7 +12,7 @@ from kvtest.deadline import Deadline
 from kvtest.errors import ConnectionLostError, KvtestError, RPCError
 from kvtest.rpc.api import load
 from kvtest.runtime.backend import NAMESPACE
-from kvtest.runtime.tasks import ExitStatus, PendingExit, Snapshot, Status, Streams, limits, process_spec, told_streams
+from kvtest.runtime.tasks import ExitStatus, PendingExit, Snapshot, Status, Streams, limits, process_spec
 
 _METADATA = (("containerd-namespace", NAMESPACE),)
 _TASKS = "containerd.services.tasks.v1"
@@ -127,10 +127,6 @@ class ContainerdTasks:
     def snapshot(self, name: str, process: str, deadline: Deadline | float) -> Snapshot:
         """See :class:`kvtest.runtime.tasks.Tasks`."""
         return Snapshot.of(self.call("Get", deadline, container_id=name, exec_id=process).process)
-
-    def stdio(self, name: str, process: str, deadline: Deadline | float) -> dict[str, Any]:
-        """See :class:`kvtest.runtime.tasks.Tasks`."""
-        return told_streams(self.call("Get", deadline, container_id=name, exec_id=process).process)
 
     def waiting(self, name: str, process: str, deadline: Deadline | float) -> PendingExit:
         """See :class:`kvtest.runtime.tasks.Tasks`."""

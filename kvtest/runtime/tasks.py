@@ -63,19 +63,22 @@ class Snapshot:
         pid: Its process ID.
         exit: How it ended; ``None`` if the time of its end is not told.
         bundle: The bundle of its container; empty where that is not told.
+        streams: What is told of its streams, as :attr:`Streams.told` has it.
     """
 
     status: Status
     pid: int
     exit: ExitStatus | None
     bundle: str
+    streams: dict[str, Any]
 
     @classmethod
     def of(cls, response: Any) -> Snapshot:
         """Return what the answer of a shim or of containerd says."""
         exit_status = ExitStatus.of(response)
         told = exit_status if exit_status.at is not None else None
-        return cls(Status(response.status), response.pid, told, getattr(response, "bundle", ""))
+        streams = {name: getattr(response, name) for name in ("stdin", "stdout", "stderr", "terminal")}
+        return cls(Status(response.status), response.pid, told, getattr(response, "bundle", ""), streams)
 
 
 @frozen
@@ -134,9 +137,6 @@ class Tasks(Protocol):
     def state(self, name: str, process: str, deadline: Deadline | float) -> Status:
         """Return in what state a process is."""
 
-    def stdio(self, name: str, process: str, deadline: Deadline | float) -> dict[str, Any]:
-        """Return what is told of the streams of a process, as :attr:`Streams.told` has it."""
-
     def snapshot(self, name: str, process: str, deadline: Deadline | float) -> Snapshot:
         """Return what else is told of it then."""
 
@@ -169,11 +169,6 @@ class Tasks(Protocol):
 
     def delete(self, name: str, process: str, deadline: Deadline | float) -> ExitStatus:
         """Remove what has ended."""
-
-
-def told_streams(answer: Any) -> dict[str, Any]:
-    """Return the fields of an answer that tell the streams of a process."""
-    return {name: getattr(answer, name) for name in ("stdin", "stdout", "stderr", "terminal")}
 
 
 def process_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -242,10 +237,6 @@ class ShimTasks:
     def snapshot(self, name: str, process: str, deadline: Deadline | float) -> Snapshot:
         """See :class:`Tasks`."""
         return Snapshot.of(self.call("State", "StateRequest", deadline, id=name, exec_id=process))
-
-    def stdio(self, name: str, process: str, deadline: Deadline | float) -> dict[str, Any]:
-        """See :class:`Tasks`."""
-        return told_streams(self.call("State", "StateRequest", deadline, id=name, exec_id=process))
 
     def waiting(self, name: str, process: str, deadline: Deadline | float) -> PendingExit:
         """See :class:`Tasks`."""

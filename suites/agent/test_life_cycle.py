@@ -11,11 +11,10 @@ import pytest
 from kvtest import Guest, requirement
 from kvtest.errors import RPCError
 from kvtest.runtime.agent import Agent
+from kvtest.runtime.agent_spec import WRITABLE_OVERLAY
 from kvtest.transport import Transport
 
 PATIENCE = 30.0
-WRITABLE = "io.katacontainers.fs-opt.overlay-rw"
-OVERLAYS_SINCE = (3, 4, 0)
 BOTH = [Transport.VHOST_USER_VSOCK, Transport.VIRTIO_SERIAL]
 
 pytestmark = pytest.mark.guest(image="agent", scope="module", vsock=True, serial_ports=["agent.channel.0"])
@@ -103,11 +102,11 @@ def assert_no_more(guest: Guest, before: list[str], by: str) -> None:
 
 def writable(agent: Agent, name: str) -> dict[str, Any]:
     """Return the options of a container with a root that it can write to, and a directory in memory."""
-    if agent.behaviour.key < OVERLAYS_SINCE:
+    if not agent.behaviour.overlays:
         pytest.skip(f"an agent of version {agent.version()} makes no overlay that a container can write to")
     root, data = f"/run/kvtest-root-{name}", f"/run/kvtest-data-{name}"
     lower = f"lowerdir={agent.endpoint.container_root}"
-    overlay = {"driver": "overlayfs", "source": "overlay", "fstype": "overlay", "options": [lower, WRITABLE]}
+    overlay = {"driver": "overlayfs", "source": "overlay", "fstype": "overlay", "options": [lower, WRITABLE_OVERLAY]}
     memory = {"driver": "ephemeral", "source": "tmpfs", "fstype": "tmpfs", "mount_point": data}
     return {
         "name": name,

@@ -48,7 +48,7 @@ def test_a_client_that_comes_back_has_missed_nothing(shared_pod: Pod) -> None:
 def test_the_streams_of_a_process_are_told(shared_pod: Pod) -> None:
     container = shared_pod.run(FOREVER, stdin=True)
     processes = [container, container.exec(FOREVER, terminal=True), container.exec(FOREVER)]
-    assert [process.stdio() for process in processes] == [process.streams.told for process in processes]
+    assert [process.snapshot().streams for process in processes] == [process.streams.told for process in processes]
 
 
 @requirement("RUNTIME-STDIO-008")

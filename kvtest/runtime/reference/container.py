@@ -10,6 +10,7 @@ from typing import Any
 
 from kvtest.errors import ConnectionLostError, KvtestError, RPCError
 from kvtest.rpc.status import Code
+from kvtest.runtime.agent_spec import WRITABLE_OVERLAY
 from kvtest.runtime.reference import guest_spec, rootfs
 from kvtest.runtime.reference.arguments import specification
 from kvtest.runtime.reference.binds import Binds, is_bind
@@ -93,7 +94,7 @@ class Container:
         self._disk = self._machine.insert(image)
         image.unlink()
         place = f"{_GUEST}/{self.name}"
-        overlay = [f"lowerdir={place}/lower", "io.katacontainers.fs-opt.overlay-rw"]
+        overlay = [f"lowerdir={place}/lower", WRITABLE_OVERLAY]
         try:
             self._machine.agent.call(
                 "CreateContainer",
