@@ -22,6 +22,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # What takes minutes comes first: at the end one worker would do it, and the other nothing.
+    items.sort(key=lambda item: "saboteurs" not in item.path.parts)
     if config.getoption("thorough"):
         return
     left_out = [item for item in items if item.get_closest_marker("thorough") is not None]

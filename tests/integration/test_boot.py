@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from kvtest.image.recipe import load_kernels
 from kvtest.transport import EVERYWHERE, Transport
 from kvtest.vm import QEMU, VM, Accelerator, State
 from kvtest.vm import accelerator as accelerators
-from kvtest.vm.accelerator import decide, probe
+from kvtest.vm.accelerator import decide, probe, race
 
 
 def script(path: Path, text: str) -> str:
@@ -88,7 +89,10 @@ def test_a_crashed_daemon_is_told_and_panics_the_guest(boot: Callable[..., Guest
     assert guest.died == "the guest panicked: the control daemon was killed by SIGSEGV"
 
 
-@pytest.mark.parametrize("kernel", list(load_kernels()))
+# Between the oldest and the newest are the one that all other tests use, and one that a thorough run tries.
+@pytest.mark.parametrize(
+    "kernel", [pytest.param(name, marks=[pytest.mark.thorough] if name == "6.1" else []) for name in load_kernels()]
+)
 def test_every_kernel_boots_and_has_vsock(boot: Callable[..., Guest], kernel: str) -> None:
     guest = boot(kernel=kernel)
     assert guest.release.startswith(kernel)
@@ -188,12 +192,27 @@ def test_auto_falls_back_and_remembers_why(
             Accelerator.TCG,
             "KVM cannot run a guest here: this KVM hangs",
         )
-    assert (tmp_path / "runs").read_text() == "x\n"
-    with pytest.raises(AcceleratorError, match="this KVM hangs"):
+    assert (tmp_path / "runs").read_text() == "x\nx\n"  # once under each
+    with pytest.raises(AcceleratorError, match="this KVM hangs"):  # more time than for who did not ask for it
         decide(AcceleratorChoice.KVM, qemu, kernel, cache)
+    assert (tmp_path / "runs").read_text() == "x\nx\nx\n"
     (cache / "accelerator.json").write_text('{"key": {"boot": "another"}, "problem": "old"}')
     decide(AcceleratorChoice.AUTO, qemu, kernel, cache)
-    assert (tmp_path / "runs").read_text() == "x\nx\n"
+    assert (tmp_path / "runs").read_text() == "x\n" * 5
+
+
+def test_nobody_waits_for_a_kvm_that_is_slower_than_tcg(factory: GuestFactory, tmp_path: Path) -> None:
+    hangs = f'case "$*" in *accel=kvm*) exec sleep 1000;; esac; exec {factory.qemu.path} "$@"'
+    problem = race(QEMU(script(tmp_path / "qemu", hangs), "7.2.0"), factory.image().kernel, Deadline(300))
+    assert problem is not None
+    found = re.fullmatch(
+        r"a probe guest did not reach user space within (\d+) s; under TCG one did within (.*) s", problem
+    )
+    assert found is not None, problem
+    assert float(found[1]) < 300
+    neither = QEMU(script(tmp_path / "neither", "exec sleep 1000"), "7.2.0")
+    problem = race(neither, factory.image().kernel, Deadline(0.3))
+    assert problem == "a probe guest did not reach user space within 0 s"
 
 
 def test_without_permission_the_cure_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

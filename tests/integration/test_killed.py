@@ -14,12 +14,13 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from kvtest.deadline import Deadline
+from kvtest.harness import GuestFactory
 from kvtest.image import ImageCache
 from kvtest.runtime import Driver
 from kvtest.runtime.installation import root_is_mount_point
@@ -65,20 +66,29 @@ class Run:
 
     Args:
         base: The directories.
-        images: The directory of built images; it builds its own if ``None``.
         workers: How many workers.
+        images: Images that it need not build.
+        cache: Its cache, if it has none of its own.
         suite: Its tests.
         options: Further options of the run.
     """
 
     def __init__(
-        self, base: Path, images: Path | None, workers: int, suite: str = SUITE, options: Sequence[str] = ()
+        self,
+        base: Path,
+        workers: int,
+        images: Iterable[Path] = (),
+        cache: Path | None = None,
+        suite: str = SUITE,
+        options: Sequence[str] = (),
     ) -> None:
         self.base = base
-        self.cache = base / "cache"
-        self.cache.mkdir(exist_ok=True)
-        if images is not None and not (self.cache / "images").exists():
-            (self.cache / "images").symlink_to(images)
+        self.cache = cache or base / "cache"
+        for image in images:
+            link = self.cache / "images" / image.name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.unlink(missing_ok=True)
+            link.symlink_to(image)
         (base / "test_small.py").write_text(suite)
         self.mark = ("MARK_OF_A_TEST", uuid.uuid4().hex)
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("KVTEST_", "PYTEST"))}
@@ -124,7 +134,7 @@ class Run:
         return with_variable(*self.mark)
 
     def left(self, deadline: Deadline) -> list[str]:
-        """Return what stays of a run besides its results and what it has put into the cache whole.
+        """Return what stays of a run besides its results and what it has put into a cache of its own whole.
 
         Args:
             deadline: When its processes have to have ended.
@@ -132,8 +142,9 @@ class Run:
         while pidfds := [pidfd for pid in self.processes() if (pidfd := _open(pid)) is not None]:
             if not wait_for_end(pidfds, deadline):
                 break
-        templates = template_cache(self.cache).directory
-        places = (self.base.glob("run/*"), self.cache.glob("*/.building-*"), templates.glob(".building-*"))
+        own = self.base / "cache"
+        templates = template_cache(own).directory
+        places = (self.base.glob("run/*"), own.glob("*/.building-*"), templates.glob(".building-*"))
         return [f"process {pid}" for pid in self.processes()] + [str(path) for place in places for path in place]
 
 
@@ -146,27 +157,39 @@ def base() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def built_images(settings: Settings) -> Path:
-    """A directory with the image of the settings."""
-    ImageCache(settings.cache, settings.mirror).ensure(settings.kernel, settings.guest_image)
-    return settings.cache / "images"
+def accelerator(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An option, so that no run tries what this machine has: most would be killed in that."""
+    factory = GuestFactory(settings, tmp_path_factory.mktemp("artifacts"))
+    return f"--accelerator={factory.accelerator.accelerator}"
+
+
+@pytest.fixture(scope="module")
+def built_images(settings: Settings) -> Sequence[Path]:
+    """The image of the settings."""
+    image = ImageCache(settings.cache, settings.mirror).ensure(settings.kernel, settings.guest_image)
+    return (settings.cache / "images" / image.name,)
 
 
 @pytest.mark.parametrize("number", range(KILLS))
 def test_nothing_is_left_and_the_next_run_passes(
-    built_images: Path, base: Path, number: int, record_property: Callable[[str, object], None]
+    built_images: Sequence[Path],
+    accelerator: str,
+    base: Path,
+    number: int,
+    record_property: Callable[[str, object], None],
 ) -> None:
     victim = VICTIMS[number % len(VICTIMS)]
     moment = random.Random(number).uniform(0.0, LONGEST)
     # One in three begins with nothing at all, each time another victim's.
-    images = None if number // len(VICTIMS) % 3 == 2 - number % 3 else built_images
-    while not (run := Run(base, images, workers=0 if victim == "pytest" else 2)).kill(victim, moment):
+    images = () if number // len(VICTIMS) % 3 == 2 - number % 3 else built_images
+    workers, options = 0 if victim == "pytest" else 2, [accelerator]
+    while not (run := Run(base, workers, images, options=options)).kill(victim, moment):
         moment /= 2  # it had ended before: then this run had everything from the one before, and is shorter
     patience = Deadline(BOUND)
     assert run.left(patience) == [], f"{victim} killed after {moment:.2f} s"
     record_property("gone_after", round(patience.elapsed, 3))
 
-    again = Run(base, images, workers=2)
+    again = Run(base, 2, images, options=options)
     assert again.process.wait(timeout=120) == 0, (base / "said").read_text()
     assert again.left(Deadline(BOUND)) == []
 
@@ -185,10 +208,10 @@ def test_nothing_is_left_and_the_next_run_passes(
         pytest.param("pytest", "runc", Driver.CONTAINERD, marks=pytest.mark.thorough),
     ],
 )
-def test_nothing_is_left_of_a_pod(built_images: Path, base: Path, victim: str, runtime: str, driver: Driver) -> None:
+def test_nothing_is_left_of_a_pod(settings: Settings, base: Path, victim: str, runtime: str, driver: Driver) -> None:
     os.mkfifo(base / "pods")
     options = (f"--runtime={runtime}", "-k", driver)
-    run = Run(base, built_images, 2 if victim == "worker" else 0, POD_SUITE, options)
+    run = Run(base, 2 if victim == "worker" else 0, cache=settings.cache, suite=POD_SUITE, options=options)
     with open(os.open(base / "pods", os.O_RDONLY | os.O_NONBLOCK), "rb", 0) as pods:
         assert select.select([pods], [], [], 300)[0], (base / "said").read_text()
         pod, address = pods.read().decode().split()
