@@ -132,11 +132,11 @@ def _below(directory: Path, who: Path) -> Iterator[Path]:
         UsageError: It is too much.
     """
     count = size = 0
-    for place, directories, names in os.walk(directory):
+    for place, directories, names in os.walk(directory, followlinks=True):
         if "pyvenv.cfg" in names and Path(place) != directory:
             directories.clear()
             continue
-        directories[:] = sorted(one for one in directories if not one.startswith(".") and one != "__pycache__")
+        directories[:] = sorted(one for one in directories if _is_to_be_brought(Path(place, one)))
         for name in sorted(names):
             path = Path(place, name)
             if name.startswith(".") or not path.is_file():
@@ -149,6 +149,13 @@ def _below(directory: Path, who: Path) -> Iterator[Path]:
                     hint="keep the tests in a directory of their own, with what they need",
                 )
             yield path
+
+
+def _is_to_be_brought(directory: Path) -> bool:
+    """Whether a directory is not hidden, made by Python, or a link to one that it is in."""
+    if directory.name.startswith(".") or directory.name == "__pycache__":
+        return False
+    return not (directory.is_symlink() and directory.resolve() in {one.resolve() for one in directory.parents})
 
 
 def _package_of(directory: Path) -> Path:

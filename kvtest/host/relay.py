@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 _REPRODUCE = "reproduce: kvtest run "
+_COMMAND = re.compile(re.escape(_REPRODUCE) + r"(.*)")
 
 
 class Relay:
@@ -43,11 +44,8 @@ class Relay:
             (re.compile(r"(?<![\w./~+-])(?:[\w./~+-]*/)?" + re.escape(there) + r"(/|(?=[\s'\",:]|$))"), here)
             for there, here in places.items()
         ]
-        self._words = {
-            theirs: str(ours),
-            _REPRODUCE: f"{_REPRODUCE}{shlex.join(flags)} ",
-            **{f" {flag}": "" for flag in without},
-        }
+        self._results = theirs, str(ours)
+        self._flags, self._without = list(flags), frozenset(without)
         self._rest = b""
 
     def lines(self, said: bytes) -> Iterator[bytes]:
@@ -89,8 +87,20 @@ class Relay:
         return value
 
     def _in_ours(self, text: str) -> str:
-        for there, here in self._words.items():
-            text = text.replace(there, here)
+        pieces = _COMMAND.split(text)  # what is between two commands, and in turns with it their arguments
+        return "".join(self._repeated(one) if number % 2 else self._placed(one) for number, one in enumerate(pieces))
+
+    def _repeated(self, arguments: str) -> str:
+        """Return the command that repeats a test there; a path here may need quotes that it did not need there."""
+        try:
+            words = shlex.split(arguments)
+        except ValueError:  # cut off
+            return f"{_REPRODUCE}{self._placed(arguments)}"
+        ours = [self._placed(word) for word in words if word not in self._without]
+        return f"{_REPRODUCE}{shlex.join([*self._flags, *ours])}"
+
+    def _placed(self, text: str) -> str:
+        text = text.replace(*self._results)
         for pattern, here in self._places:
             text = pattern.sub(functools.partial(_place_here, here), text)
         return text

@@ -69,9 +69,12 @@ def open_twice(path: str) -> list[str]:
 
 def read_pieces(port: int, size: int) -> Iterator[bytes]:
     """Yield so many bytes from a port; runs in the guest."""
-    while size:
-        piece = os.read(port, min(size, CHUNK))
-        size -= len(piece)
+    left = size
+    while left:
+        piece = os.read(port, min(left, CHUNK))
+        if not piece:
+            raise EOFError(f"the host's side ended after {size - left} of {size} bytes")
+        left -= len(piece)
         yield piece
 
 
@@ -97,10 +100,7 @@ def receive(path: str, size: int) -> Steps:
     """Read so many bytes from a port; runs in the guest."""
     port = os.open(path, os.O_RDWR)
     yield "open"
-    data = b""
-    while len(data) < size:
-        data += os.read(port, size - len(data))
-    yield data
+    yield b"".join(read_pieces(port, size))
 
 
 @requirement("SERIAL-NAME-001")

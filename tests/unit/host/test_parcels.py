@@ -61,6 +61,14 @@ def test_a_directory_is_its_own_root(tmp_path: Path) -> None:
     assert parcel.there(tmp_path, "/base") == f"/base/{parcel.tree.place}"
 
 
+def test_linked_directories_come_along_once(tmp_path: Path) -> None:
+    write(tmp_path, "own/test_a.py", "shared/helpers.py")
+    (tmp_path / "own/linked").symlink_to("../shared")
+    (tmp_path / "own/again").symlink_to(".")
+    (tmp_path / "shared/back").symlink_to("../own")
+    assert set(of_directory(tmp_path / "own", "x").tree.files) == {"test_a.py", "linked/helpers.py"}
+
+
 @pytest.mark.parametrize("of", [of_file, of_directory])
 def test_what_is_not_there(tmp_path: Path, of: object) -> None:
     assert callable(of)

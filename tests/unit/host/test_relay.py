@@ -25,8 +25,8 @@ def test_lines_are_passed_on_whole_and_in_our_words(relay: Relay) -> None:
     assert list(relay.lines(b"ns/ab12/work/kvtest-results/artifacts/x\nrep")) == [
         f"artifacts: {HERE}/artifacts/x\n".encode()
     ]
-    assert list(relay.lines(b"roduce: kvtest run 'suites/a.py::b'\n")) == [
-        b"reproduce: kvtest run --host=ssh://me@lab7 '--ssh-key=/keys/my key' 'suites/a.py::b'\n"
+    assert list(relay.lines(b"roduce: kvtest run 'suites/a.py::b[1]'\n")) == [
+        b"reproduce: kvtest run --host=ssh://me@lab7 '--ssh-key=/keys/my key' 'suites/a.py::b[1]'\n"
     ]
     assert list(relay.lines(b"../../../sites/0123/kvtest/suites/transport/a.py::b PASSED\nend")) == [
         b"suites/transport/a.py::b PASSED\n"
@@ -75,3 +75,13 @@ def test_a_repeated_test_is_not_told_what_only_its_host_was() -> None:
     relay = Relay("lab", ["--host", "lab"], THERE, HERE, PLACES, ["--accelerator=kvm"])
     (line,) = relay.lines(b"reproduce: kvtest run suites/a.py::b --memory=512 --accelerator=kvm\n")
     assert line == b"reproduce: kvtest run --host lab suites/a.py::b --memory=512\n"
+
+
+def test_a_command_is_quoted_as_it_has_to_be_here() -> None:
+    relay = Relay("lab:6.12", ["--host=lab:6.12"], THERE, HERE, {"files/4567": "my tests"}, ["--accelerator=kvm"])
+    said = b"reproduce: kvtest run ../files/4567/test_a.py::test_b --requirements=/x/files/4567/r --accelerator=kvm\n"
+    assert b"".join(relay.lines(said)) == (
+        b"reproduce: kvtest run --host=lab:6.12 'my tests/test_a.py::test_b' '--requirements=my tests/r'\n"
+    )
+    cut = b"reproduce: kvtest run '../files/4567/test_a.py\n"
+    assert b"".join(relay.lines(cut)) == b"reproduce: kvtest run 'my tests/test_a.py\n"
