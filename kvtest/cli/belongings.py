@@ -9,7 +9,7 @@ from pathlib import Path
 
 from attrs import field, frozen
 
-from kvtest.conformance import Ring
+from kvtest.conformance import Ring, with_others
 from kvtest.errors import UsageError
 from kvtest.host.installed import is_editable, plugins
 from kvtest.host.parcels import Parcel, of_directory, of_file, of_tests
@@ -76,7 +76,7 @@ class Belongings:
             loaded: The settings of the run.
 
         Raises:
-            UsageError: Something is not there, or cannot be brought.
+            UsageError: Something is not there, or cannot be brought; or a requirement of the user's is wrong.
             RecipeError: A kernel, recipe or agent of the user's cannot be used.
         """
         paths = [_absolute(name.partition("::")[0]) for name in what if shipped(name) is None]
@@ -96,6 +96,7 @@ class Belongings:
         if loaded.settings.agent is not None:
             read_program(loaded.settings.agent)
         found = {setting.name: _of_setting(setting, text, str(origin)) for setting, text, origin in loaded.changed()}
+        with_others(*loaded.settings.requirements)  # else it would be told there, when all has been brought
         return cls(of_tests(paths) if paths else None, {name: parcels for name, parcels in found.items() if parcels})
 
     @property

@@ -126,8 +126,12 @@ def test_output_goes_to_a_file(ctr: Ctr, tmp_path: Path) -> None:
     rootfs.make(tmp_path / "rootfs")
     log = tmp_path / "of the container" / "log"
     first = ("/bin/sh", "-c", "echo one; echo two >&2")
-    for place in (log.as_uri(), "binary:///bin/cat"):
-        told = ctr.run("run", "--rm", "--log-uri", place, *RUNTIME, str(tmp_path / "rootfs"), name, *first)
-    assert told.returncode == 1
-    assert "stdout cannot be binary:///bin/cat: give it a fifo's path, fifo:// or file://" in told.stderr
+    told = {
+        place: ctr.run("run", "--rm", "--log-uri", place, *RUNTIME, str(tmp_path / "rootfs"), name, *first)
+        for place in (log.as_uri(), "binary:///bin/cat", "file:log")
+    }
+    assert [completed.returncode for completed in told.values()] == [0, 1, 1]
+    for place in ("binary:///bin/cat", "file:log"):
+        message = f"stdout cannot be {place}: give it a fifo's path, fifo:///PATH or file:///PATH"
+        assert message in told[place].stderr
     assert sorted(log.read_text().splitlines()) == ["one", "two"]

@@ -59,13 +59,13 @@ class Stdio:
         """Refuse what no stream can go to.
 
         Raises:
-            RPCError: A stream has a URI of another kind than ours.
+            RPCError: A stream has a URI of another kind than ours, or one without an absolute path.
         """
         for name, kinds in _SCHEMES.items():
             place = getattr(self, name)
-            scheme = urlsplit(place).scheme
-            if scheme and scheme not in kinds:
-                known = " or ".join(f"{kind}://" for kind in kinds)
+            uri = urlsplit(place)
+            if uri.scheme and not (uri.scheme in kinds and uri.path.startswith("/")):
+                known = " or ".join(f"{kind}:///PATH" for kind in kinds)
                 raise RPCError(Code.INVALID_ARGUMENT, f"{name} cannot be {place}: give it a fifo's path, {known}")
 
     def fields(self) -> dict[str, Any]:

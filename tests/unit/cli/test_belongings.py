@@ -46,7 +46,7 @@ def test_what_is_shipped(here: Path, name: str, known: str | None) -> None:
 def test_what_is_the_users_own_is_named_as_it_is_there(here: Path, loaded: Load) -> None:
     for name in ("mine/test_a.py", "requirements/own.toml", "profile.toml", "shim", "kernel", "initrd"):
         (here / name).parent.mkdir(exist_ok=True)
-        (here / name).write_text(name)
+        (here / name).write_text(f"# {name}")
     settings = loaded(
         requirements="requirements",
         runtime="./profile.toml",
@@ -98,6 +98,13 @@ def test_what_is_not_there_is_told_before_anything_is_done(
 ) -> None:
     with pytest.raises(Exception, match=message):
         Belongings.of(what, loaded(**given))
+
+
+def test_wrong_requirements_are_told_before_anything_is_done(here: Path, loaded: Load) -> None:
+    (here / "own").mkdir()
+    (here / "own/one.toml").write_text("[[requirement]]\nid = 'MINE-ONE-001'\nlevle = 'MUST'\n")
+    with pytest.raises(UsageError, match=r"one\.toml.*levle"):
+        Belongings.of(["transport"], loaded(requirements="own"))
 
 
 @pytest.mark.parametrize("given", [{"agent": "/a"}, {"guest_kernel": "path:/k"}, {"runtime": "./p.toml"}])
