@@ -178,7 +178,8 @@ def test_auto_falls_back_and_remembers_why(
 ) -> None:
     device = tmp_path / "kvm"
     monkeypatch.setattr(accelerators, "KVM_DEVICE", device)
-    qemu = QEMU(script(tmp_path / "qemu", f"echo x >>{tmp_path}/runs; echo 'this KVM hangs' >&2; exit 1"), "7.2.0")
+    counted = f'case "$*" in *accel=kvm*) echo x >>{tmp_path}/runs;; esac'  # TCG, beside it, may end before it begins
+    qemu = QEMU(script(tmp_path / "qemu", f"{counted}; echo 'this KVM hangs' >&2; exit 1"), "7.2.0")
     kernel, cache = factory.image().kernel, tmp_path / "cache"
 
     decision = decide(AcceleratorChoice.AUTO, qemu, kernel, cache)
@@ -192,13 +193,13 @@ def test_auto_falls_back_and_remembers_why(
             Accelerator.TCG,
             "KVM cannot run a guest here: this KVM hangs",
         )
-    assert (tmp_path / "runs").read_text() == "x\nx\n"  # once under each
+    assert (tmp_path / "runs").read_text() == "x\n"
     with pytest.raises(AcceleratorError, match="this KVM hangs"):  # more time than for who did not ask for it
         decide(AcceleratorChoice.KVM, qemu, kernel, cache)
-    assert (tmp_path / "runs").read_text() == "x\nx\nx\n"
+    assert (tmp_path / "runs").read_text() == "x\n" * 2
     (cache / "accelerator.json").write_text('{"key": {"boot": "another"}, "problem": "old"}')
     decide(AcceleratorChoice.AUTO, qemu, kernel, cache)
-    assert (tmp_path / "runs").read_text() == "x\n" * 5
+    assert (tmp_path / "runs").read_text() == "x\n" * 3
 
 
 def test_nobody_waits_for_a_kvm_that_is_slower_than_tcg(factory: GuestFactory, tmp_path: Path) -> None:
