@@ -171,7 +171,9 @@ def shim_of(profile: Profile, settings: Settings) -> Path:
     wanted = settings.shim or profile.shim
     hint = "--shim takes the path of one" if settings.shim else profile.cure
     if "/" not in wanted:
-        program = find_program(wanted)
+        # Ours is that of this kvtest; PATH may have another's first.
+        ours = Path(sys.executable).with_name(wanted) if profile.own else None
+        program = str(ours) if ours is not None and os.access(ours, os.X_OK) else find_program(wanted)
         if program is None:
             raise MissingToolError(f"there is no {wanted}, the shim of {profile.name}", hint=hint)
         return Path(program)

@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,6 +60,7 @@ class Ctr:
 @pytest.fixture
 def ctr(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ctr]:
     monkeypatch.setenv("KVTEST_CACHE", str(settings.cache))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")  # containerd's, to find our shim
     installation = find(attrs.evolve(settings, runtime="reference"))
     with RunDirectory() as directory:
         directory.own_sockets_in(f"{BUNDLES}/*/*/address")

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import attrs
 import pytest
 
 from kvtest.runtime import installation, rootfs
-from kvtest.runtime.installation import Installation, problems
+from kvtest.runtime.installation import Installation, problems, shim_of
 from kvtest.runtime.profile import Cgroups, ConfigurationFile, Options, OptionsType, Profile, Program, load
 from kvtest.settings import Settings
 
@@ -147,3 +148,14 @@ def test_a_configuration_file_for_one_that_has_none(profile: Profile, settings: 
     given = attrs.evolve(settings, runtime_config=Path("/etc/passwd"))
     (problem,) = told(profile, given)
     assert problem.startswith("--runtime-config /etc/passwd: the profile mine has no configuration file\n")
+
+
+def test_our_shim_is_that_of_this_kvtest(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = load("reference")
+    other = tmp_path / profile.shim
+    other.write_text("#!/bin/sh\n")
+    other.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert shim_of(profile, settings) == Path(sys.executable).with_name(profile.shim)
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    assert shim_of(profile, settings) == other
