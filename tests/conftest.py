@@ -8,6 +8,8 @@ import pytest
 
 from kvtest.settings import Settings, load
 
+_LONGEST = ("test_rings.py", "test_lab.py", "test_image.py", "test_clone.py")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -22,13 +24,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    # What takes minutes comes first: at the end one worker would do it, and the other nothing.
-    items.sort(key=lambda item: "saboteurs" not in item.path.parts)
+    # Files that take minutes come first: at the end one worker would do them, and the other nothing.
+    items.sort(key=lambda item: next((place for place, file in enumerate(_LONGEST) if item.path.name == file), 99))
     if config.getoption("thorough"):
         return
     left_out = [item for item in items if item.get_closest_marker("thorough") is not None]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item.get_closest_marker("thorough") is None]
+
+
+@pytest.fixture
+def thorough(request: pytest.FixtureRequest) -> bool:
+    """Whether this run may take long."""
+    return bool(request.config.getoption("thorough"))
 
 
 @pytest.fixture(scope="session")

@@ -150,9 +150,13 @@ class ImageCache:
         return self._images.half_made(remove=remove) + self._layers.half_made(remove=remove)
 
     def _build(self, plan: _Plan, target: Path, progress: Progress) -> dict[str, Any]:
-        # Both wait for downloads most of the time.
         with contextlib.ExitStack() as held:
-            root, kernel = at_once(lambda: self._root(plan, progress, held), lambda: self._kernel(plan, progress, held))
+            if plan.kernel.path is None:  # both wait for downloads most of the time
+                steps = (lambda: self._root(plan, progress, held), lambda: self._kernel(plan, progress, held))
+                root, kernel = at_once(*steps)
+            else:  # what is wrong with it is told before anything is downloaded
+                kernel = self._kernel(plan, progress, held)
+                root = self._root(plan, progress, held)
             code = self._code(plan, root, progress, held)
             self._put_together(root, kernel, code, target, progress)
         return {

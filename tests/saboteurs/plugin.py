@@ -2,7 +2,8 @@
 """A pytest plugin under which every test of a ring meets something broken on purpose.
 
 A test with several faults meets one in each of as many runs; ``SABOTEURS_ROUND`` says which of them this one is.
-``SABOTEURS_TABLE`` names the one table that is at work.
+``SABOTEURS_TABLE`` names the one table that is at work. With ``SABOTEURS_ONCE`` each fault is at work in one case only
+of a test with parameters.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from tests.saboteurs.registry import Fault, faults, faults_of, table_of
 
 ROUND = "SABOTEURS_ROUND"
 TABLE = "SABOTEURS_TABLE"
+ONCE = "SABOTEURS_ONCE"
 
 
 def fault_of(test: str, number: int | None = None) -> Fault | None:
@@ -34,10 +36,13 @@ def fault_of(test: str, number: int | None = None) -> Fault | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    without = [item for item in items if fault_of(item.nodeid) is None]
-    if without:
-        config.hook.pytest_deselected(items=without)
-        items[:] = [item for item in items if fault_of(item.nodeid) is not None]
+    kept = [item for item in items if fault_of(item.nodeid) is not None]
+    if ONCE in os.environ:
+        first = {(item.nodeid.partition("[")[0], fault_of(item.nodeid)): item for item in reversed(kept)}
+        kept = [item for item in kept if item in first.values()]
+    if left_out := [item for item in items if item not in kept]:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = kept
 
 
 @pytest.hookimpl(wrapper=True)

@@ -13,7 +13,7 @@ import pytest
 from kvtest.report import Results
 from kvtest.runtime.installation import root_is_mount_point
 from kvtest.settings import Settings
-from tests.saboteurs.plugin import ROUND, TABLE
+from tests.saboteurs.plugin import ONCE, ROUND, TABLE
 from tests.saboteurs.registry import host, options, ring_of, tables
 from tests.saboteurs.rounds import Rounds
 
@@ -29,7 +29,9 @@ def _table(name: str) -> object:
 
 
 @pytest.mark.parametrize("table", [_table(name) for name in tables() if host(name) is None])
-def test_every_test_with_a_fault_fails_and_says_so(settings: Settings, tmp_path: Path, table: str) -> None:
+def test_every_test_with_a_fault_fails_and_says_so(
+    settings: Settings, tmp_path: Path, table: str, thorough: bool
+) -> None:
     rounds = Rounds(table)
     (ring,) = {ring_of(test) for test in rounds.tests}
     environment = {
@@ -38,6 +40,7 @@ def test_every_test_with_a_fault_fails_and_says_so(settings: Settings, tmp_path:
         "PYTEST_PLUGINS": f"tests.saboteurs.plugin,tests.saboteurs.rings.{table}",
         "PYTHONPATH": str(ROOT),
         TABLE: table,
+        **({} if thorough else {ONCE: "1"}),
     }
     for number in range(rounds.count):
         results = tmp_path / str(number)
