@@ -6,6 +6,8 @@ from __future__ import annotations
 import shutil
 import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -52,6 +54,49 @@ def test_what_has_happened_does_not_happen_again(shared_pod: Pod) -> None:
         process.start()
     assert process.snapshot().exit == waited
     assert container.output_of(["echo", "here"]) == b"here\n"
+
+
+def once_of_two(call: Callable[[], object]) -> None:
+    """Have two clients make a call at the same time, of which one has to be refused."""
+    both = Barrier(2)
+
+    def ask() -> str:
+        both.wait(PATIENCE)
+        try:
+            call()
+        except RPCError as error:
+            return error.message
+        return ""
+
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(ask) for _ in range(2)]
+        refusals = [refusal for refusal in (one.result(2 * PATIENCE) for one in asked) if refusal]
+    assert len(refusals) == 1, f"{2 - len(refusals)} of two who asked at once were served: {refusals}"
+
+
+@requirement("RUNTIME-LIFE-007")
+def test_of_two_who_ask_at_once_one_is_served(shared_pod: Pod) -> None:
+    container = shared_pod.create(FOREVER)
+    tasks = shared_pod.tasks(container.id)
+    once_of_two(lambda: tasks.start(container.id, "", PATIENCE))
+    process = container.exec(FOREVER, start=False)
+    once_of_two(lambda: tasks.start(container.id, process.name, PATIENCE))
+    if Feature.PAUSE in shared_pod.profile.features:
+        once_of_two(lambda: tasks.pause(container.id, PATIENCE))
+        once_of_two(lambda: tasks.resume(container.id, PATIENCE))
+    for running in (container, process):
+        assert running.state() is Status.RUNNING
+    assert container.output_of(["echo", "here"]) == b"here\n"
+    process.kill()
+    process.wait(PATIENCE)
+    once_of_two(lambda: tasks.delete(container.id, process.name, PATIENCE))
+    container.kill()
+    container.wait(PATIENCE)
+    container.delete()
+    shared_pod.events.expect("TaskDelete", container.id, within=PATIENCE)
+    assert len(shared_pod.events.of(container.id, "TaskExecStarted", process.name)) == 1
+    once = ("TaskStart", "TaskPaused", "TaskResumed")
+    assert [kind for kind in once if len(shared_pod.events.of(container.id, kind)) > 1] == []
 
 
 @requirement("RUNTIME-LIFE-007")

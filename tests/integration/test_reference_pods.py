@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
+from kvtest import Pod
 from kvtest.census import Ledger, Marks
 from kvtest.errors import RPCError
 from kvtest.harness import GuestFactory
@@ -19,23 +23,59 @@ from tests.integration.test_runtime import needs_root
 PATIENCE = 60.0
 
 
-@needs_root
-def test_there_is_room_for_another_container_when_one_is_gone(settings: Settings, factory: GuestFactory) -> None:
+@pytest.fixture
+def pod(settings: Settings, factory: GuestFactory) -> Iterator[Pod]:
     start_monitors()
     with prepared(find(settings), factory) as installation:
         runtime = RuntimeUnderTest(installation, Ledger(Marks()), settings.run_directory)
         pods = Pods(runtime)
         try:
-            pod = pods.start(within=PATIENCE)
-            running = [pod.run(["sleep", "1000"], within=PATIENCE) for _ in range(DISKS)]
-            with pytest.raises(RPCError, match=f"room for {DISKS} containers"):
-                pod.create(["true"], within=PATIENCE)
-            running[1].kill()
-            running[1].wait(PATIENCE)
-            running[1].delete()
-            # Those that were made after it had a copy of its mounts, and they go on.
-            assert pod.run(["true"], within=PATIENCE).wait(PATIENCE).status == 0
+            yield pods.start(within=PATIENCE)
         finally:
             pods.end()
             pods.release()
             runtime.close()
+
+
+@needs_root
+def test_there_is_room_for_another_container_when_one_is_gone(pod: Pod) -> None:
+    running = [pod.run(["sleep", "1000"], within=PATIENCE) for _ in range(DISKS)]
+    with pytest.raises(RPCError, match=f"room for {DISKS} containers"):
+        pod.create(["true"], within=PATIENCE)
+    running[1].kill()
+    running[1].wait(PATIENCE)
+    running[1].delete()
+    # Those that were made after it had a copy of its mounts, and they go on.
+    assert pod.run(["true"], within=PATIENCE).wait(PATIENCE).status == 0
+
+
+@needs_root
+def test_what_was_never_started_can_go(pod: Pod) -> None:
+    container = pod.run(["sleep", "1000"], within=PATIENCE)
+    process = container.exec(["true"], name="again", start=False)
+    waiting = process.waiting(PATIENCE)
+    process.delete()
+    assert waiting.result(PATIENCE).status == 137
+    assert container.exec(["true"], name="again").wait(PATIENCE).status == 0
+    created = pod.create(["true"], within=PATIENCE)
+    waiting = created.waiting(PATIENCE)
+    created.delete()
+    assert waiting.result(PATIENCE).status == 137
+    left = container.exec(["true"], start=False)
+    waiting = left.waiting(PATIENCE)
+    container.kill()
+    assert waiting.result(PATIENCE).status == 137
+    with pytest.raises(RPCError, match="is stopped"):
+        left.start()
+
+
+@needs_root
+def test_a_process_whose_streams_cannot_be_opened_does_not_run(pod: Pod) -> None:
+    container = pod.run(["sleep", "1000"], within=PATIENCE)
+    process = container.exec(["sleep", "777"], start=False)
+    fifo = Path(process.streams.told["stdout"])
+    fifo.unlink()
+    with pytest.raises(RPCError, match=f"could not open {fifo}: No such file or directory"):
+        process.start()
+    assert b"777" not in container.output_of(["ps"])
+    assert process.wait(PATIENCE).status == 127

@@ -252,7 +252,7 @@ def ends_with_its_reader() -> None:
 @_in_the_shim("RUNTIME-STDIO-006")
 def ends_when_all_is_read() -> None:
     """The end of a process is told when somebody has read all of its output."""
-    _replace(process_module, "_DRAIN_SECONDS", None)
+    _replace(process_module, "DRAIN_SECONDS", None)
 
 
 @_in_the_shim("RUNTIME-CLIENTS-002")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kvtest.deadline import Deadline
 from kvtest.errors import ConnectionLostError, KvtestError, RPCError
 from kvtest.rpc.status import Code
 from kvtest.runtime.agent_spec import WRITABLE_OVERLAY
@@ -15,7 +16,7 @@ from kvtest.runtime.reference import guest_spec, rootfs
 from kvtest.runtime.reference.arguments import specification
 from kvtest.runtime.reference.binds import Binds, is_bind
 from kvtest.runtime.reference.machine import Machine
-from kvtest.runtime.reference.process import Process, Status, Stdio
+from kvtest.runtime.reference.process import DRAIN_SECONDS, Process, Status, Stdio
 from kvtest.runtime.reference.state import STATE
 
 _GUEST = "/run/kvtest/containers"
@@ -56,7 +57,15 @@ class Container:
         return self.processes[""]
 
     def _process(self, name: str, stdio: Stdio) -> Process:
-        return Process(self._machine, self.name, name, stdio, lambda process: self._exited(self, process))
+        return Process(self._machine, self.name, name, stdio, self._ended)
+
+    def _ended(self, process: Process) -> None:
+        self._exited(self, process)
+        if process is self.first:
+            for other in list(self.processes.values()):
+                if other.status is Status.CREATED:
+                    with other.changing:
+                        other.give_up()
 
     def process(self, name: str) -> Process:
         """Return a process.
@@ -82,6 +91,15 @@ class Container:
         Raises:
             KvtestError: One of these failed; nothing of it is left.
         """
+        self.first.open()
+        try:
+            self._make(mounts)
+        except BaseException:
+            self.first.close()
+            raise
+        self.first.attach()
+
+    def _make(self, mounts: Sequence[Any]) -> None:
         configuration = specification(self.bundle)
         mounted = configuration.get("mounts") or []
         if any(map(is_bind, mounted)):
@@ -121,11 +139,6 @@ class Container:
         except KvtestError:
             self._give_disk_up()
             raise
-        try:
-            self.first.attach()
-        except OSError:  # a fifo that is not there
-            self.remove()
-            raise
 
     def start(self, tell: Callable[[], None]) -> None:
         """Let its first process run.
@@ -133,10 +146,11 @@ class Container:
         Args:
             tell: Called when it does, and before its end is waited for: what is told of that comes after this.
         """
-        self.first.require(Status.CREATED)
-        self._machine.agent.call("StartContainer", container_id=self.name)
-        tell()
-        self.first.started()
+        with self.first.changing:
+            self.first.require(Status.CREATED)
+            self._machine.agent.call("StartContainer", container_id=self.name)
+            tell()
+            self.first.started()
 
     def add(self, name: str, found: Mapping[str, Any], stdio: Stdio) -> None:
         """Take a process that is to run beside the first one.
@@ -144,12 +158,11 @@ class Container:
         Raises:
             RPCError: There is one of that name, or the container has ended.
         """
-        if name in self.processes:
-            raise RPCError(Code.ALREADY_EXISTS, f"{self.name} has a process {name!r}")
         self.first.require(Status.RUNNING, Status.PAUSED)
         process = self._process(name, stdio)
         process.specification = {**guest_spec.process(found), "Terminal": stdio.terminal}
-        self.processes[name] = process
+        if self.processes.setdefault(name, process) is not process:
+            raise RPCError(Code.ALREADY_EXISTS, f"{self.name} has a process {name!r}")
 
     def execute(self, process: Process, tell: Callable[[], None]) -> None:
         """Start a process that was added.
@@ -158,19 +171,21 @@ class Container:
             process: The process.
             tell: Called when it runs; see :meth:`start`.
         """
-        process.require(Status.CREATED)
-        try:
-            self._machine.agent.call(
-                "ExecProcess", container_id=self.name, exec_id=process.name, process=process.specification
-            )
+        with process.changing:
+            process.require(Status.CREATED)
+            try:
+                process.open()
+                self._machine.agent.call(
+                    "ExecProcess", container_id=self.name, exec_id=process.name, process=process.specification
+                )
+            except ConnectionLostError:
+                raise  # it ends as all do with their machine
+            except RPCError:
+                process.ended(127)
+                raise
             process.attach()
-        except ConnectionLostError:
-            raise  # it ends as all do with their machine
-        except (RPCError, OSError):
-            process.ended(127)
-            raise
-        tell()
-        process.started()
+            tell()
+            process.started()
 
     def signal(self, process: Process, number: int) -> None:
         """Send a process a signal.
@@ -178,13 +193,14 @@ class Container:
         Raises:
             RPCError: The process has ended.
         """
-        process.require_life()
-        if process.status is Status.CREATED and process.name:
-            process.ended(128 + number)
-            return
-        self._machine.agent.call("SignalProcess", container_id=self.name, exec_id=process.name, signal=number)
-        if process.status is Status.CREATED and number == _KILL:  # crun's own process waited in its place
-            process.started()
+        with process.changing:
+            process.require_life()
+            if process.status is Status.CREATED and process.name:
+                process.ended(128 + number)
+                return
+            self._machine.agent.call("SignalProcess", container_id=self.name, exec_id=process.name, signal=number)
+            if process.status is Status.CREATED and number == _KILL:  # crun's own process waited in its place
+                process.started()
 
     def signal_all(self, number: int) -> None:
         """Send each of its processes a signal.
@@ -202,8 +218,11 @@ class Container:
 
     def remove(self) -> None:
         """Take it away; what the machine had of it is gone with a machine that is."""
+        deadline = Deadline(DRAIN_SECONDS)
         for process in list(self.processes.values()):
-            process.drain()
+            process.give_up()
+            if process.ran:
+                process.drain(deadline)
         with contextlib.suppress(KvtestError):
             self._machine.agent.call("RemoveContainer", container_id=self.name)
         for process in list(self.processes.values()):
@@ -212,7 +231,7 @@ class Container:
 
     def lost(self, status: int) -> None:
         """Take the end of its machine."""
-        for process in list(self.processes.values()):
+        for process in reversed(list(self.processes.values())):  # the first one at last, with which all end
             process.ended(status)
 
     def _give_disk_up(self) -> None:

@@ -21,7 +21,9 @@ from kvtest.runtime.reference.streams import Input, Output
 
 LOST = 255  # exit status of a process whose machine is gone
 _NEVER = Deadline(None)
-_DRAIN_SECONDS = 2.0
+_KILLED = 137
+DRAIN_SECONDS = 2.0
+"""How long the end of a process waits for its output to be read."""
 _SCHEMES = {"stdin": ("fifo",), "stdout": ("fifo", "file"), "stderr": ("fifo", "file")}
 
 
@@ -93,6 +95,9 @@ class Process:
         self.status = Status.CREATED
         self.exit_status = 0
         self.exited_at = 0  # nanoseconds since the epoch
+        #: Held while it is taken from one state to another: of two clients that ask for that at once, one gets it.
+        self.changing = threading.Lock()
+        self.ran = False
         self._machine = machine
         self._names = {"container_id": container, "exec_id": name}
         self._exited = exited
@@ -102,16 +107,33 @@ class Process:
         self._outputs: list[Output] = []
         self._input: Input | None = None
 
+    def open(self) -> None:
+        """Open its streams, before it exists in the guest.
+
+        Raises:
+            RPCError: One of them cannot be opened.
+        """
+        agent = self._machine.agent
+        try:
+            self._outputs.append(Output(agent, "ReadStdout", self.stdio.stdout, **self._names))
+            if not self.stdio.terminal:
+                self._outputs.append(Output(agent, "ReadStderr", self.stdio.stderr, **self._names))
+            if self.stdio.stdin:
+                self._input = Input(agent, self.stdio.stdin, **self._names)
+        except OSError as error:
+            self.close()
+            raise RPCError(Code.INVALID_ARGUMENT, f"could not open {error.filename}: {error.strerror}") from error
+
     def attach(self) -> None:
         """Begin to carry its streams: it exists in the guest."""
-        self._outputs.append(Output(self._machine.agent, "ReadStdout", self.stdio.stdout, **self._names))
-        if not self.stdio.terminal:
-            self._outputs.append(Output(self._machine.agent, "ReadStderr", self.stdio.stderr, **self._names))
-        if self.stdio.stdin:
-            self._input = Input(self._machine.agent, self.stdio.stdin, **self._names)
+        for output in self._outputs:
+            output.begin()
+        if self._input is not None:
+            self._input.begin()
 
     def started(self) -> None:
         """Take its start, and wait for its end on a thread."""
+        self.ran = True
         self.turn(Status.CREATED, Status.RUNNING)
         threading.Thread(target=self._await, name=f"wait {self._names}", daemon=True).start()
 
@@ -123,13 +145,19 @@ class Process:
         self.drain()  # containerd's clients read no more once they know of the end
         self.ended(status)
 
-    def ended(self, status: int) -> None:
-        """Take its end; the first one counts."""
+    def ended(self, status: int, *, told: bool = True) -> None:
+        """Take its end; the first one counts.
+
+        Args:
+            status: Its exit status.
+            told: Whether it is told to others than those who wait for it.
+        """
         with self._lock:
             if self.status is Status.STOPPED:
                 return
             self.status, self.exit_status, self.exited_at = Status.STOPPED, status, time.time_ns()
-        self._exited(self)
+        if told:
+            self._exited(self)
         with self._lock:
             self._told = True
             waiting = list(self._waiting)
@@ -156,9 +184,18 @@ class Process:
         if self._input is not None:
             self._input.end()
 
-    def drain(self) -> None:
-        """Wait until its output has been carried away, as far as somebody reads it."""
-        deadline = Deadline(_DRAIN_SECONDS)
+    def give_up(self) -> None:
+        """Take that it will not be started any more."""
+        if not self.ran:
+            self.ended(_KILLED, told=False)
+
+    def drain(self, deadline: Deadline | None = None) -> None:
+        """Wait until its output has been carried away, as far as somebody reads it.
+
+        Args:
+            deadline: When to give that up, if it is not to have the whole time.
+        """
+        deadline = deadline or Deadline(DRAIN_SECONDS)
         for output in self._outputs:
             output.join(deadline)
         self.close_input()
@@ -167,6 +204,8 @@ class Process:
         """Let go of its output, which nobody can come for any more."""
         for output in self._outputs:
             output.close()
+        if self._input is not None:
+            self._input.close()
 
     def require(self, *allowed: Status) -> None:
         """Refuse what its state does not allow.

@@ -26,7 +26,7 @@ def _path(place: str) -> str:
 
 
 class Output:
-    """Carries what a process writes to a fifo, or to the end of a file, until the stream has ended.
+    """Carries what a process writes to a fifo, or to the end of a file, from :meth:`begin` until the stream has ended.
 
     The fifo's other end is held open too, as runc's shim does: what nobody reads waits in it until somebody comes, and
     a reader that goes away breaks nothing.
@@ -37,6 +37,9 @@ class Output:
         place: The fifo, or a ``file://`` URI, whose file is made where it is missing; what is read is thrown away if
             there is neither.
         **names: What tells the process.
+
+    Raises:
+        OSError: It cannot be opened.
     """
 
     def __init__(self, agent: Agent, method: str, place: str, **names: str) -> None:
@@ -54,12 +57,17 @@ class Output:
             os.close(self._reader)
             raise
         self._closing = threading.Lock()
-        self._thread = threading.Thread(target=self._run, name=method, daemon=True)
+        self._thread: threading.Thread | None = None
+
+    def begin(self) -> None:
+        """Begin to carry: the process exists in the guest."""
+        self._thread = threading.Thread(target=self._run, name=self._method, daemon=True)
         self._thread.start()
 
     def join(self, deadline: Deadline) -> None:
         """Wait until everything has been written, as far as there is room for it or somebody reads it."""
-        self._thread.join(deadline.remaining)
+        if self._thread is not None:
+            self._thread.join(deadline.remaining)
 
     def close(self) -> None:
         """Let go of what nobody has read; whoever reads at present still gets the rest."""
@@ -67,6 +75,8 @@ class Output:
             if self._reader >= 0:
                 os.close(self._reader)
                 self._reader = -1
+                if self._thread is None:
+                    os.close(self._target)
 
     def _run(self) -> None:
         try:
@@ -81,12 +91,15 @@ class Output:
 
 
 class Input:
-    """Carries a fifo to what a process reads, until it is told that nothing more comes.
+    """Carries a fifo to what a process reads, from :meth:`begin` until it is told that nothing more comes.
 
     Args:
         agent: The agent.
         place: The fifo.
         **names: What tells the process.
+
+    Raises:
+        OSError: It cannot be opened.
     """
 
     def __init__(self, agent: Agent, place: str, **names: str) -> None:
@@ -97,8 +110,20 @@ class Input:
         # With a writer of our own the end of one client's writing is not the end of all.
         self._writer = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         self._ending = os.eventfd(0, os.EFD_CLOEXEC)
-        self._thread = threading.Thread(target=self._run, name="stdin", daemon=True)
-        self._thread.start()
+        self._begun = False
+
+    def begin(self) -> None:
+        """Begin to carry: the process exists in the guest."""
+        self._begun = True
+        threading.Thread(target=self._run, name="stdin", daemon=True).start()
+
+    def close(self) -> None:
+        """Let go of the fifo, after what is in it if it is carried already."""
+        if self._begun:
+            self.end()
+        else:
+            self._begun = True
+            self._close()
 
     def end(self) -> None:
         """Let the process read what there is, and then the end."""
@@ -120,8 +145,11 @@ class Input:
                         break
                 self._agent.call("CloseStdin", None, **self._names)
         finally:
-            for descriptor in (self._source, self._writer, self._ending):
-                os.close(descriptor)
+            self._close()
+
+    def _close(self) -> None:
+        for descriptor in (self._source, self._writer, self._ending):
+            os.close(descriptor)
 
     def _read(self) -> bytes:
         try:

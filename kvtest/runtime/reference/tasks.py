@@ -209,17 +209,19 @@ class Tasks:
 
     def _pause(self, request: Any) -> None:
         first = self._container(request.id).first
-        first.require(Status.RUNNING)
-        self._machine.agent.call("PauseContainer", container_id=request.id)
-        first.turn(Status.RUNNING, Status.PAUSED)
-        self._publisher.publish("TaskPaused", container_id=request.id)
+        with first.changing:
+            first.require(Status.RUNNING)
+            self._machine.agent.call("PauseContainer", container_id=request.id)
+            first.turn(Status.RUNNING, Status.PAUSED)
+            self._publisher.publish("TaskPaused", container_id=request.id)
 
     def _resume(self, request: Any) -> None:
         first = self._container(request.id).first
-        first.require(Status.PAUSED)
-        self._machine.agent.call("ResumeContainer", container_id=request.id)
-        first.turn(Status.PAUSED, Status.RUNNING)
-        self._publisher.publish("TaskResumed", container_id=request.id)
+        with first.changing:
+            first.require(Status.PAUSED)
+            self._machine.agent.call("ResumeContainer", container_id=request.id)
+            first.turn(Status.PAUSED, Status.RUNNING)
+            self._publisher.publish("TaskResumed", container_id=request.id)
 
     def _closeio(self, request: Any) -> None:
         if request.stdin:
@@ -247,14 +249,17 @@ class Tasks:
     def _delete(self, request: Any) -> Any:
         container = self._container(request.id)
         process = container.process(request.exec_id)
-        process.require(Status.STOPPED, *([] if request.exec_id else [Status.CREATED]))
+        with process.changing:
+            process.require(Status.STOPPED, Status.CREATED)
+            process.give_up()
         with self._lock:
             if container.removing:
                 raise RPCError(Code.NOT_FOUND, f"{request.id} is being deleted")
             container.removing = not request.exec_id
         if request.exec_id:
             process.drain()
-            container.processes.pop(request.exec_id, None)
+            if container.processes.pop(request.exec_id, None) is None:
+                raise RPCError(Code.NOT_FOUND, f"{request.id} has no process {request.exec_id!r}")
             process.close()
         else:
             container.remove()
