@@ -22,6 +22,7 @@ from kvtest.transport import Transport
 from kvtest.vm import Configuration
 from kvtest.vm.template import Template
 
+_AGENT_PORT = 1024
 _CONSOLE_PORT = 1026
 _CID = r"guest-cid=(?P<cid>[0-9]+)"  # of QEMU's command line
 
@@ -63,15 +64,16 @@ def prepared(installation: Installation, factory: GuestFactory) -> Iterator[Inst
 
 
 def over_the_kernel(vm: VirtualMachine | None) -> VirtualMachine | None:
-    """Return how a machine is found whose vsock is the host kernel's: there its console has another address.
+    """Return how a machine is found whose vsock is the host kernel's: there its agent and its console have other addresses.
 
     Args:
         vm: How others are.
     """
-    if vm is None or vm.console is None:
-        return vm
-    console = attrs.evolve(vm.console, found=_CID, address=f"vsock://{{cid}}:{_CONSOLE_PORT}")
-    return attrs.evolve(vm, console=console)
+    return vm and attrs.evolve(
+        vm,
+        agent=vm.agent and attrs.evolve(vm.agent, found=_CID, address=f"vsock://{{cid}}:{_AGENT_PORT}"),
+        console=vm.console and attrs.evolve(vm.console, found=_CID, address=f"vsock://{{cid}}:{_CONSOLE_PORT}"),
+    )
 
 
 def find_out(artifacts: Path) -> tuple[Configuration, Template]:
