@@ -64,7 +64,7 @@ def prepared(installation: Installation, factory: GuestFactory) -> Iterator[Inst
 
 
 def over_the_kernel(vm: VirtualMachine | None) -> VirtualMachine | None:
-    """Return how a machine is found whose vsock is the host kernel's: there its agent and its console have other addresses.
+    """Return how a machine is found whose vsock is the host kernel's: its agent and console have other addresses.
 
     Args:
         vm: How others are.
