@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from kvtest.plugin.collection import requirements_of
 from tests.saboteurs.registry import Fault, faults, faults_of, table_of
 
 ROUND = "SABOTEURS_ROUND"
@@ -38,11 +39,16 @@ def fault_of(test: str, number: int | None = None) -> Fault | None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     kept = [item for item in items if fault_of(item.nodeid) is not None]
     if ONCE in os.environ:
-        first = {(item.nodeid.partition("[")[0], fault_of(item.nodeid)): item for item in reversed(kept)}
-        kept = [item for item in kept if item in first.values()]
+        first = {_case(item): item for item in reversed(kept)}
+        kept = [item for item in kept if item is first[_case(item)]]
     if left_out := [item for item in items if item not in kept]:
         config.hook.pytest_deselected(items=left_out)
         items[:] = kept
+
+
+def _case(item: pytest.Item) -> tuple[object, ...]:
+    """Return what has to differ from another set of parameters of a test for both to be worth a run."""
+    return item.nodeid.partition("[")[0], fault_of(item.nodeid), tuple(requirements_of(item))
 
 
 @pytest.hookimpl(wrapper=True)
