@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,3 +81,14 @@ def test_a_process_whose_streams_cannot_be_opened_does_not_run(pod: Pod) -> None
         process.start()
     assert b"777" not in container.output_of(["ps"])
     assert process.wait(PATIENCE).status == 127
+
+
+@needs_root
+@pytest.mark.thorough
+def test_a_hundred_pods_leave_nothing(settings: Settings, tmp_path: Path) -> None:
+    """What ten of them, as many as a run makes of machines, would not show: some kilobytes for each."""
+    command = [sys.executable, "-m", "kvtest", "run", "suites/runtime/test_pods_in_a_row.py", "--pods-in-a-row", "100"]
+    command += ["-n", "2", f"--results={tmp_path}", f"--cache={settings.cache}"]
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    assert "2 passed" in completed.stdout
