@@ -68,6 +68,8 @@ class Process:
             size: The most bytes.
             deadline: When to give up.
 
+        No bytes are the end of the stream for some agents; others refuse.
+
         Raises:
             RPCError: The stream has ended.
         """
@@ -75,27 +77,38 @@ class Process:
         return bytes(self.agent.call(method, deadline, **self._ids, len=size).data)
 
     def read_all(self, stream: str = "stdout", deadline: Patience = None) -> bytes:
-        """Return everything up to the end of an output stream, which agents tell by a status."""
+        """Return everything up to the end of an output stream, which agents tell by a status or by no bytes."""
         from kvtest.deadline import Deadline
 
         limit = Deadline.of(self.agent.endpoint.timeout if deadline is None else deadline)
         collected = bytearray()
         while True:
             try:
-                collected += self.read(stream, deadline=limit)
+                data = self.read(stream, deadline=limit)
             except ConnectionLostError:
                 raise
             except RPCError:
+                data = b""
+            if not data:
                 return bytes(collected)
+            collected += data
 
     def read_until(self, ending: bytes, deadline: Patience = None) -> bytes:
-        """Return what it writes up to and with some bytes, and whatever came with them."""
+        """Return what it writes up to and with some bytes, and whatever came with them.
+
+        Raises:
+            EOFError: The output ended before, which the agent told by no bytes.
+            RPCError: The output ended before, which the agent told by a status.
+        """
         from kvtest.deadline import Deadline
 
         limit = Deadline.of(self.agent.endpoint.timeout if deadline is None else deadline)
         collected = bytearray()
         while ending not in collected:
-            collected += self.read(deadline=limit)
+            data = self.read(deadline=limit)
+            if not data:
+                raise EOFError(f"the output ended without {ending!r}; it was {bytes(collected[-200:])!r}")
+            collected += data
         return bytes(collected)
 
 

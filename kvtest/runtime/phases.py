@@ -32,10 +32,10 @@ def reach(pod: Pod, phase: str, name: str | None = None) -> Container:
     container = pod.create(command, name=name, stdin=phase == "input")
     if phase != "created":
         container.start()
-    if phase == "exec":
-        container.exec(flood).stdout.read_until(b"started\n", PATIENCE)
-    if phase == "output":
-        container.stdout.read_until(b"started\n", PATIENCE)
+    if phase in ("exec", "output"):
+        output = (container.exec(flood) if phase == "exec" else container).stdout
+        output.read_until(b"started\n", PATIENCE)
+        output.drain()  # a shim may wait for its reader before it tells of an end
     if phase == "input":
         container.stdin.write(b"hello\n", PATIENCE)
         container.stdout.read_until(b"hello\n", PATIENCE)

@@ -14,6 +14,7 @@ from kvtest.deadline import Deadline
 
 _CHUNK = 1 << 16
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_PACE = 0.05  # seconds between two pieces of output that is thrown away
 
 
 class Output:
@@ -29,6 +30,8 @@ class Output:
         self._descriptor = -1
         self._read = bytearray()
         self._ended = False
+        self._closed = threading.Event()
+        self._drain: threading.Thread | None = None
         self.attach()  # before there is a writer: whoever opens it to write would wait for us
 
     def attach(self) -> None:
@@ -89,6 +92,23 @@ class Output:
             self._more(deadline, f"{text!r} in the output")
         return bytes(self._read[: place + len(text)])
 
+    def drain(self) -> None:
+        """Have whatever is written from now on read and thrown away, until it ends or is closed.
+
+        A piece at a time: output without an end has a reader then, and does not take all of a processor.
+        """
+        if self._drain is None:
+            descriptor = os.dup(self._descriptor)
+            name = f"kvtest-drain {self.path.name}"
+            self._drain = threading.Thread(target=self._throw_away, args=(descriptor,), name=name, daemon=True)
+            self._drain.start()
+
+    def _throw_away(self, descriptor: int) -> None:
+        with open(descriptor, "rb", buffering=0) as stream:
+            while not self._closed.wait(_PACE):
+                if stream.read(_CHUNK) == b"":  # and None where nothing is there yet
+                    return
+
     def _more(self, deadline: Deadline, awaited: str) -> None:
         poll = select.poll()
         poll.register(self._descriptor, select.POLLIN)
@@ -100,6 +120,10 @@ class Output:
 
     def close(self) -> None:
         """Read no more, and remove the fifo."""
+        self._closed.set()
+        if self._drain is not None:
+            self._drain.join()
+            self._drain = None
         self.detach()
         self.path.unlink(missing_ok=True)
 

@@ -9,6 +9,7 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,9 +84,17 @@ def test_nothing_runs_before_its_start(shared_pod: Pod) -> None:
         assert process.wait(PATIENCE).status == 7
 
 
-@requirement("RUNTIME-LIFE-002")
+def elsewhere(specification: dict[str, Any]) -> None:
+    """Give a container a host name."""
+    specification["hostname"] = "elsewhere"
+
+
+@requirement("RUNTIME-LIFE-002", "RUNTIME-CONFIG-004")
 def test_a_shim_ends_with_its_last_container(pod: Pod) -> None:
-    container = pod.run(["true"])
+    """Which is also its first, and gives the pod its host name: later ones may have that."""
+    container = pod.create(["hostname"], configure=elsewhere)
+    container.start()
+    assert container.stdout.read_all(PATIENCE) == b"elsewhere\n"
     container.wait(PATIENCE)
     container.delete()
     assert pod.shim.wait(PATIENCE) in {0, None}  # under containerd, only that knows

@@ -60,11 +60,26 @@ def with_its_cgroup(specification: dict[str, Any]) -> None:
     ]
 
 
+# What is in its directory may be a container's own cgroup, or the top of all. Each line is a limit, or empty.
+LIMITS = """
+cd /sys/fs/cgroup
+own() { sed -n -E "s/^[0-9]+:$1://p" /proc/self/cgroup; }
+show() { for file; do test ! -f "$file" || { head -n 1 "$file"; return; }; done; echo; }
+all=.$(own)
+show "$all/memory.max" memory.max "memory$(own memory)/memory.limit_in_bytes" memory/memory.limit_in_bytes
+show "$all/cpu.max" cpu.max "cpu$(own '([^:]*,)?cpu(,[^:]*)?')/cpu.cfs_quota_us" cpu/cpu.cfs_quota_us
+show "$all/pids.max" pids.max "pids$(own pids)/pids.max" pids/pids.max
+cat /proc/self/cgroup
+"""
+
+
 def limits_of(container: Container) -> list[int | None]:
     """Return what the kernel says of the limits of memory, CPU and processes; ``None`` where there is none."""
-    files = "memory.max cpu.max pids.max memory/memory.limit_in_bytes cpu/cpu.cfs_quota_us pids/pids.max"
-    script = f"cd /sys/fs/cgroup; for file in {files}; do test ! -e $file || head -n 1 $file; done"
-    words = [line.split()[0] for line in container.output_of(["sh", "-c", script]).decode().splitlines()]
+    found = container.output_of(["sh", "-c", LIMITS]).decode().splitlines()
+    kinds = ("memory", "CPU", "processes")
+    missing = [kind for kind, line in zip(kinds, found, strict=False) if not line]
+    assert not missing, f"no file of the limit of {missing}, neither in /sys/fs/cgroup nor below it as in {found[3:]}"
+    words = [line.split()[0] for line in found[:3]]
     limits = [-1 if word == "max" else int(word) for word in words]
     return [limit if 0 < limit < UNLIMITED else None for limit in limits]
 

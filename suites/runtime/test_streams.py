@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -47,12 +48,15 @@ def test_output_of_a_process_beside_the_first_arrives_whole(shared_pod: Pod) -> 
 @requirement("RUNTIME-STDIO-002")
 @pytest.mark.parametrize("where", ["first", "beside"])
 def test_input_arrives_and_is_ended(shared_pod: Pod, where: str) -> None:
+    """By CloseIO and a client that closes its end meanwhile, for which a shim may wait with its answer."""
     data = pattern(1, 50_000)
     container = shared_pod.run(["cat"] if where == "first" else FOREVER, stdin=where == "first")
     process = container if where == "first" else container.exec(["cat"], stdin=True)
     process.stdin.write(data, PATIENCE)
-    process.close_io()
-    process.stdin.close()
+    with ThreadPoolExecutor(1) as pool:
+        closing = pool.submit(process.close_io, PATIENCE)
+        process.stdin.close()
+        closing.result()
     assert_equal(process.stdout.read_all(PATIENCE), data)
     assert process.wait(PATIENCE).status == 0
 

@@ -228,18 +228,6 @@ def tells_the_bare_signal(agent: Any) -> None:
     _put(process, "SIGNALLED", 0)
 
 
-def tells_the_status_once(agent: Any) -> None:
-    wait = process.Process.wait
-
-    def once(self: Any, call: Any) -> None:
-        if getattr(self, "told", False):
-            raise RPCError(Code.NOT_FOUND, "it has been told")
-        self.told = True
-        wait(self, call)
-
-    _put(process.Process, "wait", once)
-
-
 def sends_sigkill_always(agent: Any) -> None:
     signal = container.Container.signal
     _put(container.Container, "signal", lambda self, name, _number: signal(self, name, 9))

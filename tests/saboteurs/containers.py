@@ -8,6 +8,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -121,6 +122,22 @@ def lifts_no_limit() -> Iterator[None]:
         yield
 
 
+@breaks("RUNTIME-CONFIG-004")
+@contextlib.contextmanager
+def has_another_host_name() -> Iterator[None]:
+    """A container has another host name than it was to have."""
+
+    class Another(Fault):
+        def request(self, request: Request) -> Request | Response | None:
+            if request.method == "Create":
+                path = Path(asked(request, "CreateTaskRequest").bundle) / "config.json"
+                path.write_text(json.dumps(json.loads(path.read_text()) | {"hostname": "another"}))
+            return request
+
+    with between(Another()):
+        yield
+
+
 # --- In the processes of the reference shim
 
 
@@ -163,7 +180,7 @@ def has_no_resource_limits() -> None:
     replace(guest_spec, "process", lambda found: translate({**found, "rlimits": []}))
 
 
-@in_the_shim("RUNTIME-CONFIG-002")
+@in_the_shim("RUNTIME-CONFIG-003")
 def may_write_everywhere() -> None:
     """What is to be read-only is not."""
     translate = guest_spec.specification

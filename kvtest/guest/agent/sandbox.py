@@ -30,6 +30,7 @@ class Sandbox:
     def __init__(self, tools: Tools, tell_oom: Callable[[Call, str], None]) -> None:
         self._tools = tools
         self._tell_oom = tell_oom
+        self._hostname = ""
         self._containers: dict[str, Container] = {}
         self._mounts: list[Mounts] = []
         self._oom_events: deque[str] = deque(maxlen=_MOST_EVENTS)
@@ -46,13 +47,18 @@ class Sandbox:
         except KeyError:
             raise RPCError(Code.INVALID_ARGUMENT, f"no container {name!r}") from None
 
-    def prepare(self, storages: Iterable[Any]) -> None:
-        """Mount what all containers need, until the sandbox is destroyed.
+    def prepare(self, hostname: str, storages: Iterable[Any]) -> None:
+        """Take the host name of all containers, and mount what they need, until the sandbox is destroyed.
+
+        Args:
+            hostname: That of each container with a UTS namespace, in place of its own; empty for its own.
+            storages: What to mount.
 
         Raises:
             RPCError: It could not be mounted.
         """
         self._mounts.append(Mounts(storages))
+        self._hostname = hostname
 
     def create(self, request: Any, done: Done) -> None:
         """Make a container as a ``grpc.CreateContainerRequest`` has it.
@@ -65,6 +71,8 @@ class Sandbox:
             raise RPCError(Code.INVALID_ARGUMENT, f"{name!r} cannot be the name of a container")
         if name in self._containers:
             raise RPCError(Code.ALREADY_EXISTS, f"there is a container {name!r}")
+        if self._hostname and any(namespace.Type == "uts" for namespace in request.OCI.Linux.Namespaces):
+            request.OCI.Hostname = self._hostname
         container = self._containers[name] = Container(self._tools, name, request, lambda: self._killed(name))
 
         def created(failure: str | None) -> None:

@@ -162,11 +162,7 @@ class Service:
         for name in ("dns", "sandbox_pidns", "guest_hook_path", "kernel_modules"):
             if getattr(request, name):
                 raise RPCError(Code.UNIMPLEMENTED, f"the reference agent has no {name}")
-        self.sandbox.prepare(request.storages)
-        if request.hostname:
-            import socket
-
-            socket.sethostname(request.hostname)
+        self.sandbox.prepare(request.hostname, request.storages)
         call.reply(b"")
 
     def _details(self, _call: Call, request: Any) -> Any:

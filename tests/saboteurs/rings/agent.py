@@ -82,8 +82,7 @@ _TABLE: list[tuple[str, str | Break, str]] = [
     ),
     (f"processes::test_the_exit_status_is_that_of_the_process[{VSOCK}-0]", "adds_one_to_the_status", "assert 1 == 0"),
     (f"processes::test_the_exit_status_tells_the_signal[{VSOCK}-SIGKILL]", "tells_the_bare_signal", "assert 9 == "),
-    (f"processes::test_the_status_can_be_asked_for_after_the_end[{VSOCK}]", "tells_the_status_once", "has been told"),
-    (f"processes::test_a_signal_reaches_the_handler[{VSOCK}]", "sends_sigkill_always", "assert 137 == 42"),
+    (f"processes::test_a_signal_reaches_the_handler[{VSOCK}]", "sends_sigkill_always", "assert b'' == b'caught"),
     (f"processes::test_a_kill_of_the_first_process_ends_all[{VSOCK}]", "kills_nobody", "waited"),
     (f"processes::test_a_signal_for_one_process_spares_the_others[{VSOCK}]", "kills_all_for_one", "WriteStdin"),
     (
@@ -135,7 +134,7 @@ _TABLE: list[tuple[str, str | Break, str]] = [
         "DID NOT RAISE",
     ),
     (f"resources::test_a_storage_is_mounted_for_its_container[{VSOCK}]", "keeps_mounts", "/run/kvtest-storage"),
-    (f"resources::test_the_sandbox_has_its_host_name[{VSOCK}]", "ignores_the_host_name", "== 'pod-7'"),
+    (f"resources::test_the_sandbox_has_its_host_name[{VSOCK}]", "ignores_the_host_name", "== b'pod-7"),
     (f"resources::test_the_end_of_the_sandbox_ends_all_containers[{VSOCK}]", "leaves_a_container", "waited"),
     (f"clients::test_each_client_has_a_life_cycle_of_its_own[{VSOCK}-8]", "serves_one_client_at_a_time", "Barrier"),
     (f"clients::test_two_shims_have_a_container_each[{VSOCK}]", "mixes_containers", "assert 137 == 0"),

@@ -46,6 +46,42 @@ def test_output_can_be_left_and_taken_again(tmp_path: Path) -> None:
     assert not output.path.exists()
 
 
+def descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))
+
+
+def draining() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("kvtest-drain")]
+
+
+def test_output_without_an_end_has_a_reader_until_it_is_closed(tmp_path: Path) -> None:
+    before = descriptors()
+    output = Output(tmp_path / "out")
+    with output.path.open("wb", buffering=0) as writer:
+        writer.write(b"started ")
+        assert output.read_until(b"started ", 5.0) == b"started "
+        output.drain()
+        for _ in range(4):
+            writer.write(bytes(1 << 16))  # as much as the fifo holds: with nobody to read, the second would wait
+        assert output.seen == b"started "
+        output.close()
+        assert draining() == []
+        with pytest.raises(BrokenPipeError):
+            writer.write(b"more")
+    assert descriptors() == before
+
+
+def test_a_reader_ends_with_the_output(tmp_path: Path) -> None:
+    output = Output(tmp_path / "out")
+    with output.path.open("wb", buffering=0) as writer:
+        output.drain()
+        writer.write(b"thrown away")
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == "kvtest-drain out"]
+    thread.join(5.0)
+    assert not thread.is_alive()
+    output.close()
+
+
 def test_input_waits_for_its_reader(tmp_path: Path) -> None:
     stream = Input(tmp_path / "in")
     stream.open()
