@@ -14,6 +14,7 @@ from kvtest.errors import ShimError
 SOCKETS = Path("/run/containerd/s")
 ACTIONS = ("start", "delete")
 _POD_ANNOTATION = "io.kubernetes.cri.sandbox-id"
+_BY_HAND = "ctr run --runtime io.containerd.kvtest.v2 IMAGE NAME (docs/runtimes.md)"
 _WITHOUT_VALUE = ("debug", "v", "info")
 
 
@@ -62,7 +63,8 @@ def parse(words: Sequence[str], directory: Path) -> Invocation:
     action = rest[0] if rest else ""
     if action not in ACTIONS:
         raise ShimError(
-            f"{action or 'nothing'} is no action of a shim", hint=f"known: {', '.join(ACTIONS)}; see kvtest --help"
+            f"{action or 'nothing'} is no action of a shim",
+            hint=f"known: {', '.join(ACTIONS)}, and it is containerd that runs them; by hand: {_BY_HAND}",
         )
     for name in ("namespace", "id"):
         if not values.get(name):
@@ -96,7 +98,9 @@ def specification(bundle: Path) -> dict[str, Any]:
 
 def pod_of(specification: dict[str, Any], name: str) -> str:
     """Return the ID of the pod that a container belongs to: its own where nobody says another."""
-    return str((specification.get("annotations") or {}).get(_POD_ANNOTATION) or name)
+    annotations = specification.get("annotations")
+    # One that is no table is refused when the container is created, as all that is of a wrong type.
+    return str((annotations if isinstance(annotations, dict) else {}).get(_POD_ANNOTATION) or name)
 
 
 def start_time(pid: int) -> str | None:
