@@ -72,7 +72,8 @@ def test_the_address_of_a_vsock_of_the_kernel_is_known_from_the_command_line(sta
     line = " ".join(command_line(kind, "guest", Path("/run/x"), Path("/a/console"), start, reserved).words)
     vm = over_the_kernel(profile.load("reference").vm)
     assert vm is not None
-    assert vm.console is not None
-    found = re.search(vm.console.found or "", line)
-    assert found is not None
-    assert vm.console.address.format(**found.groupdict()) == "vsock://77:1026"
+    for place, port in ((vm.console, 1026), (vm.agent, 1024)):
+        assert place is not None
+        found = re.search(place.found or "", line)
+        assert found is not None
+        assert place.address.format(**found.groupdict()) == f"vsock://77:{port}"
