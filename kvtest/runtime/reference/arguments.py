@@ -97,10 +97,15 @@ def specification(bundle: Path) -> dict[str, Any]:
 
 
 def pod_of(specification: dict[str, Any], name: str) -> str:
-    """Return the ID of the pod that a container belongs to: its own where nobody says another."""
-    annotations = specification.get("annotations")
-    # One that is no table is refused when the container is created, as all that is of a wrong type.
-    return str((annotations if isinstance(annotations, dict) else {}).get(_POD_ANNOTATION) or name)
+    """Return the ID of the pod that a container belongs to: its own where nobody says another.
+
+    Raises:
+        ShimError: The annotations are none.
+    """
+    annotations = specification.get("annotations") or {}
+    if not isinstance(annotations, dict):
+        raise ShimError("annotations of the configuration is no object")
+    return str(annotations.get(_POD_ANNOTATION) or name)
 
 
 def start_time(pid: int) -> str | None:
