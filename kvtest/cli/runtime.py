@@ -10,6 +10,7 @@ import typer
 from kvtest.cli.console import output
 from kvtest.cli.options import Given, settings_of, with_settings
 from kvtest.runtime import profile
+from kvtest.runtime.hypervisor import other_than_found
 from kvtest.runtime.installation import configuration_of, problems, shim_of, version_of
 from kvtest.settings import Settings
 
@@ -44,6 +45,8 @@ def check(
         output.print(f"missing  {problem}", highlight=False, markup=False, soft_wrap=True)
     if missing:
         raise typer.Exit(2)
+    if (note := other_than_found(found, configuration_of(found, settings))) is not None:
+        output.print(f"note     {note}", highlight=False, markup=False, soft_wrap=True)
     output.print(f"ok       {_described(found, settings)}", highlight=False, markup=False, soft_wrap=True)
 
 

@@ -142,6 +142,15 @@ class _Counter:
         #: What is wrong with the settings of what is under test, if anything is.
         self.problem: UsageError | None = None
 
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed and self.problem is None:  # such as one with a syntax error
+            what, said = report.nodeid or "the selection", str(report.longrepr).strip()
+            errors = [line.removeprefix("E").rstrip() for line in said.splitlines() if line.startswith("E ")]
+            self.problem = UsageError(
+                f"could not collect the tests of {what}:\n" + ("\n".join(errors) or said),
+                hint="pytest --collect-only says where that comes from",
+            )
+
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self.tests = len(session.items)
         self.ours = sum(map(is_ours, session.items))

@@ -14,6 +14,7 @@ from kvtest.doctor.kata_drop_ins import Values
 from kvtest.doctor.report import Check, Finding, Need, Status
 from kvtest.doctor.system import System
 from kvtest.runtime import profile
+from kvtest.runtime.hypervisor import chosen
 from kvtest.settings import Settings
 
 ALWAYS_VSOCK = (2, 0)  # kata-containers 1099a28830: use_vsock and the proxy removed
@@ -150,10 +151,7 @@ def _drop_ins(setup: _Setup, system: System) -> Iterator[Finding]:
 
 
 def _hypervisor(values: Values) -> str:
-    """Return the hypervisor's name; runtime-rs names one of several, the Go runtime's files have one."""
-    sections = values.section("hypervisor")
-    chosen = values.section("runtime").get("hypervisor_name")
-    return str(chosen) if chosen in sections else next(iter(sections), "")
+    return chosen(values.section("runtime"), values.section("hypervisor")) or ""
 
 
 def _use_vsock(setup: _Setup, values: Values) -> Iterator[Finding]:

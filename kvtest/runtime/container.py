@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kvtest.deadline import Deadline
@@ -140,6 +140,7 @@ class Container(Process):
         stdin: bool = False,
         terminal: bool = False,
         start: bool = True,
+        configure: Callable[[dict[str, Any]], None] | None = None,
         within: Deadline | float = PATIENCE,
     ) -> Process:
         """Create a process beside the first one, and start it.
@@ -150,6 +151,7 @@ class Container(Process):
             stdin: Whether it has an input.
             terminal: Whether it has a terminal.
             start: Whether to start it.
+            configure: Changes its specification, as ``process`` of ``config.json`` has it, before it is created.
             within: When to give up.
         """
         deadline = Deadline.of(within)
@@ -157,6 +159,8 @@ class Container(Process):
         streams = self._pod.streams(f"{self.id}-{name}", stdin=stdin, terminal=terminal)
         process = Process(self._pod, self.id, name, streams)
         described = spec.process(arguments, terminal=terminal)
+        if configure is not None:
+            configure(described)
         self._pod.tasks(self.id).exec(self.id, name, described, streams, deadline)
         self.processes.append(process)
         if start:

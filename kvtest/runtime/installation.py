@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import stat
 import sys
@@ -24,6 +25,13 @@ from kvtest.settings import Settings
 _VERSION = re.compile(r"\b(\d+(?:\.\d+)+)")
 _VERSION_SECONDS = 10.0
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+# The first that a runtime takes is told: systemd 258 and newer have version 2 alone.
+_CGROUP_CURES = {
+    Cgroups.V2: "boot with systemd.unified_cgroup_hierarchy=1",
+    Cgroups.V1: "boot with systemd.unified_cgroup_hierarchy=0 and without cgroup_no_v1, below a systemd before 258",
+    Cgroups.HYBRID: "boot with systemd.unified_cgroup_hierarchy=0 and cgroup_no_v1=hugetlb, below a systemd before 258",
+}
 
 
 def find_program(name: str) -> str | None:
@@ -88,7 +96,7 @@ class Installation:
         if not options.arguments:
             return Path(program)
         script = run_directory / "runtime"
-        script.write_text(f'#!/bin/sh\nexec {program} {" ".join(options.arguments)} "$@"\n')
+        script.write_text(f'#!/bin/sh\nexec {shlex.join([program, *options.arguments])} "$@"\n')
         script.chmod(0o700)
         return script
 
@@ -141,10 +149,14 @@ def problems(profile: Profile, settings: Settings) -> Iterator[KvtestError]:
     if cgroups not in profile.cgroups:
         yield HostError(
             f"{profile.name} does not run with cgroups {cgroups}, which this machine has",
-            hint=f"boot with systemd.unified_cgroup_hierarchy=1; it runs with {' and '.join(profile.cgroups)}",
+            hint=f"{_cgroup_cure(profile)}; it runs with {' and '.join(profile.cgroups)}",
         )
     if found and profile.minimum_version is not None:
         yield from _too_old(profile, shim_of(profile, settings))
+
+
+def _cgroup_cure(profile: Profile) -> str:
+    return next((cure for version, cure in _CGROUP_CURES.items() if version in profile.cgroups), "run another runtime")
 
 
 def cgroup_version() -> Cgroups:

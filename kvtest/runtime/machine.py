@@ -9,8 +9,8 @@ import os
 import re
 from pathlib import Path
 
-from kvtest.errors import StateError
-from kvtest.runtime.agent_address import AgentAddress, parse_address
+from kvtest.errors import KvtestError, StateError
+from kvtest.runtime.agent_address import AgentAddress, VsockAddress, parse_address
 from kvtest.runtime.profile import GuestAddress, Profile, VirtualMachine
 
 
@@ -55,6 +55,21 @@ def address_in(profile: Profile, pod: str, place: GuestAddress) -> AgentAddress:
             hint=f"correct 'found' beside the address {place.address!r}",
         )
     return parse_address(place.address.format(pod=pod, **found.groupdict()))
+
+
+def cid_of(profile: Profile, pod: str) -> int | None:
+    """Return the vsock address of a pod's guest, where its agent is reached over the host's kernel.
+
+    Args:
+        profile: The profile of the pod's runtime.
+        pod: ID of the pod.
+    """
+    if profile.vm is None or profile.vm.agent is None or not profile.vm.agent.address.startswith("vsock://"):
+        return None
+    with contextlib.suppress(KvtestError):  # it has ended already, or is another than the profile says
+        address = address_in(profile, pod, profile.vm.agent)
+        return address.cid if isinstance(address, VsockAddress) else None
+    return None
 
 
 def command_line(pid: int) -> str:

@@ -18,7 +18,7 @@ from kvtest.runtime.backend import Backend, Plan, Surroundings
 from kvtest.runtime.console import Console
 from kvtest.runtime.container import PATIENCE, Container
 from kvtest.runtime.events import EventLog
-from kvtest.runtime.machine import address_in, processes_of
+from kvtest.runtime.machine import address_in, cid_of, processes_of
 from kvtest.runtime.profile import Profile
 from kvtest.runtime.shim import ShimProcess
 from kvtest.runtime.stdio import Input, Output
@@ -36,6 +36,7 @@ class Pod:
         rootfs: The root file system of its containers, which is shared and stays as it is.
         backend: Makes what runs its shims, told where events go and what paths are made.
         owned: Told shell patterns of the paths that it may have on the host.
+        met: Told the vsock address of its guest, where the host's kernel has it.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Pod:
         rootfs: Path,
         backend: Callable[[EventLog], Backend],
         owned: Callable[[str], None],
+        met: Callable[[int], None],
     ) -> None:
         self.id = surroundings.pod
         self.events = EventLog()
@@ -51,6 +53,7 @@ class Pod:
         self._given = surroundings
         self._rootfs = rootfs
         self._owned = owned
+        self._met = met
         self._numbers = itertools.count(1)
         self._layers = itertools.count(1)
         self._streams: list[Streams] = []
@@ -178,6 +181,8 @@ class Pod:
             with self._lock:
                 self.containers.remove(container)
             raise
+        if name == self.id and (cid := cid_of(self.profile, self.id)) is not None:
+            self._met(cid)
         if streams.stdin is not None:
             streams.stdin.open()
         return container

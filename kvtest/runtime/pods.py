@@ -125,7 +125,7 @@ class Pods:
                 marks.paths.add(pattern)
                 directory.own(pattern)
 
-            pod = Pod(surroundings, files, self._backend(surroundings, sink, containerd, owned), owned)
+            pod = Pod(surroundings, files, self._backend(surroundings, sink, containerd, owned), owned, marks.cids.add)
             opened.pop_all()
         marks.add_word(name)
         self._pods.append((pod, directory))

@@ -122,11 +122,13 @@ class VirtualMachine:
         process: A shell pattern of its command line; ``{pod}`` is the pod's ID.
         console: The debug console in it.
         agent: The agent in it, of which the shim is one client of many.
+        hypervisor: What a configuration file as Kata Containers has it calls the hypervisor of such processes.
     """
 
     process: str
     console: DebugConsole | None = None
     agent: GuestAddress | None = None
+    hypervisor: str | None = None
 
 
 @attrs.frozen

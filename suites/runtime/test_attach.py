@@ -105,8 +105,12 @@ def test_a_shim_at_its_limit_of_descriptors_goes_on(shared_pod: Pod) -> None:
     with contextlib.ExitStack() as opened:
         limit = opened.enter_context(few_descriptors(shared_pod.shim.pid))
         idle = [opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) for _ in range(limit)]
-        for client in idle:  # more than there are descriptors for
-            client.connect(str(shared_pod.address))
+        for number, client in enumerate(idle):  # more than there are descriptors for
+            client.settimeout(PATIENCE)
+            try:
+                client.connect(str(shared_pod.address))
+            except TimeoutError:
+                pytest.fail(f"the shim takes {number} clients, and lets no other wait until these have gone")
         late = connect_again(shared_pod.address)
         opened.callback(late.service.client.close)
         with pytest.raises(DeadlineExceededError):

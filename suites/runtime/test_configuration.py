@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kvtest import Pod, requirement
+from kvtest import Pod, Process, requirement
 
 PATIENCE = 10.0
 
@@ -23,6 +25,7 @@ echo "adjustment: $(cat /proc/self/oom_score_adj)"
 cat /proc/self/status
 echo "queue: $(cat /proc/sys/kernel/msgmax)"
 echo "masked: <$(cat /etc/passwd)> <$(ls -A /proc/sys/vm)>"
+echo "bound: $(cat /etc/bound) $(cat /etc/bound.d/inner)"
 for place in "" /tmp /run /var; do touch $place/file; done
 """
 
@@ -39,12 +42,26 @@ PROCESS = {
 SURROUNDINGS = {
     "queue": "4096",
     "masked": "<> <>",
+    "bound": "a file one in a directory",
 }
 
 READ_ONLY = "".join(f"touch: {place}/file: Read-only file system\n" for place in ("", "/run", "/var"))
 
 
-def configure(specification: dict[str, Any]) -> None:
+# The same of a process beside the first one, which has a terminal.
+BESIDE = """
+echo "word: $WORD"
+echo "directory: $(pwd)"
+echo "user: $(id -u) $(id -g) $(id -G)"
+echo "files: $(ulimit -Sn) $(ulimit -Hn)"
+cat /proc/self/status
+echo "size: $(stty size)"
+"""
+
+AS_BESIDE = {key: PROCESS[key] for key in ("word", "user", "files", "NoNewPrivs", "CapBnd")}
+
+
+def configure(specification: dict[str, Any], files: Path) -> None:
     """Change everything of a configuration that can be seen from inside."""
     specification["process"] |= {
         "user": {"uid": 1000, "gid": 1001, "additionalGids": [1002]},
@@ -58,6 +75,10 @@ def configure(specification: dict[str, Any]) -> None:
         {"destination": place, "type": "tmpfs", "source": "tmpfs", "options": [*options, "uid=1000"]}
         for place, options in (("/tmp", []), ("/run", []), ("/var", ["ro"]))
     ]
+    specification["mounts"] += [
+        {"destination": f"/etc/{path.name}", "type": "bind", "source": str(path), "options": ["rbind", "ro"]}
+        for path in files.iterdir()
+    ]
     specification["linux"] |= {
         "sysctl": {"kernel.msgmax": "4096"},
         "maskedPaths": ["/etc/passwd", "/proc/sys/vm"],
@@ -66,11 +87,47 @@ def configure(specification: dict[str, Any]) -> None:
 
 
 @requirement("RUNTIME-CONFIG-001", "RUNTIME-CONFIG-003")
-def test_a_container_is_as_it_is_configured(shared_pod: Pod) -> None:
-    container = shared_pod.create(["sh", "-c", SCRIPT], environment={"WORD": "two words"}, configure=configure)
+def test_a_container_is_as_it_is_configured(shared_pod: Pod, tmp_path: Path) -> None:
+    (tmp_path / "bound.d").mkdir()
+    for name, content in (("bound", "a file"), ("bound.d/inner", "one in a directory")):
+        (tmp_path / name).write_text(content)
+        (tmp_path / name).chmod(0o644)
+    (tmp_path / "bound.d").chmod(0o755)
+    container = shared_pod.create(
+        ["sh", "-c", SCRIPT],
+        environment={"WORD": "two words"},
+        configure=lambda specification: configure(specification, tmp_path),
+    )
     container.start()
-    lines = container.stdout.read_all(PATIENCE).decode().splitlines()
-    found = {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
     wanted = PROCESS | SURROUNDINGS
-    assert {key: found.get(key) for key in wanted} == wanted
+    assert told(container, wanted) == wanted
     assert container.stderr.read_all(PATIENCE).decode() == READ_ONLY
+
+
+def told(process: Process, wanted: Iterable[str]) -> dict[str, str | None]:
+    """Return what a process says of itself."""
+    lines = process.stdout.read_all(PATIENCE).decode().splitlines()
+    found = {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    return {key: found.get(key) for key in wanted}
+
+
+@requirement("RUNTIME-EXEC-006", "RUNTIME-STDIO-009")
+def test_a_process_beside_the_first_is_as_it_is_configured(shared_pod: Pod) -> None:
+    def first(specification: dict[str, Any]) -> None:
+        specification["process"] |= {"noNewPrivileges": False, "consoleSize": {"height": 33, "width": 77}}
+
+    def beside(process: dict[str, Any]) -> None:
+        process["env"].append("WORD=two words")
+        process |= {
+            "user": {"uid": 1000, "gid": 1001, "additionalGids": [1002]},
+            "cwd": "/bin",
+            "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 123, "hard": 456}],
+            "capabilities": {"bounding": ["CAP_CHOWN", "CAP_KILL"]},
+            "consoleSize": {"height": 44, "width": 99},
+        }
+
+    container = shared_pod.run(["sh", "-c", "stty size; exec sleep 1000"], terminal=True, configure=first)
+    process = container.exec(["sh", "-c", BESIDE], terminal=True, configure=beside)
+    wanted = AS_BESIDE | {"directory": "/bin", "size": "44 99"}
+    assert told(process, wanted) == wanted
+    assert container.stdout.read_until(b"\n", PATIENCE) == b"33 77\r\n"

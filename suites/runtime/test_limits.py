@@ -38,10 +38,12 @@ def test_what_a_container_uses_is_told(shared_pod: Pod) -> None:
     assert idle.usage().processes < before.processes
 
 
-@requirement("RUNTIME-UPDATE-001")
+@requirement("RUNTIME-CONFIG-005", "RUNTIME-UPDATE-001")
 @pytest.mark.capability("runtime-update")
 def test_limits_are_changed_and_lifted(shared_pod: Pod) -> None:
-    container = shared_pod.run(FOREVER, configure=with_its_cgroup)
+    first = {"memory": {"limit": 80 * MIB}, "cpu": {"quota": 20_000, "period": 100_000}, "pids": {"limit": 30}}
+    container = shared_pod.run(FOREVER, resources=first, configure=with_its_cgroup)
+    assert limits_of(container) == [80 * MIB, 20_000, 30]
     limits = {"memory": {"limit": 64 * MIB}, "cpu": {"quota": 30_000, "period": 100_000}, "pids": {"limit": 40}}
     container.update(limits)
     assert limits_of(container) == [64 * MIB, 30_000, 40]

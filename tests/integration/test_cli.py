@@ -88,6 +88,7 @@ def test_one_test_of_the_shipped_suites_from_anywhere(settings: Settings, tmp_pa
         (["run", "--cache", "a file"], "could not write to the cache"),
         (["run", "--memory", "lots"], "memory"),
         (["run", "-k", "nothing_matches_this", "transport"], "there are no tests in what was selected"),
+        (["run", "test_broken.py"], "could not collect the tests of test_broken.py"),
         (["run", "test_unrelated.py"], "none of the selected tests uses kvtest"),
         (["run", "transport", "test_unrelated.py"], "transport is of the shipped suites, and test_unrelated.py is not"),
         (["run", "-k", "and and", "transport"], "Wrong expression passed to '-k'"),
@@ -115,6 +116,7 @@ def test_wrong_usage_is_one_message_and_status_2(
     (tmp_path / "a file").write_text("x")
     (tmp_path / "artifacts").mkdir()
     (tmp_path / "artifacts/thesis").write_text("years of work")
+    (tmp_path / "test_broken.py").write_text("import nowhere_to_be_found\n")
     (tmp_path / "test_unrelated.py").write_text("def test_x(): pass\n")
     (tmp_path / "recipe.toml").write_text('suite = "bookworm"\npackage = []\n')
     result = kvtest(settings, *arguments, cwd=tmp_path, code=2)

@@ -15,7 +15,7 @@ import attrs
 
 from kvtest.rpc.envelope import Request, Response
 from kvtest.runtime import Status
-from kvtest.runtime.reference import guest_spec, process, streams
+from kvtest.runtime.reference import container, guest_spec, process, streams
 from kvtest.runtime.reference.tasks import Tasks
 from tests.saboteurs.inside import in_the_shim, replace
 from tests.saboteurs.registry import breaks
@@ -138,6 +138,25 @@ def has_another_host_name() -> Iterator[None]:
         yield
 
 
+@breaks("RUNTIME-CONFIG-005")
+@contextlib.contextmanager
+def limits_only_memory() -> Iterator[None]:
+    """Limits of CPU and processes that a container is created with are ignored."""
+
+    class Memory(Fault):
+        def request(self, request: Request) -> Request | Response | None:
+            if request.method == "Create":
+                path = Path(asked(request, "CreateTaskRequest").bundle) / "config.json"
+                configuration = json.loads(path.read_bytes())
+                resources = configuration["linux"]["resources"]
+                configuration["linux"]["resources"] = {key: resources[key] for key in resources if key == "memory"}
+                path.write_text(json.dumps(configuration))
+            return request
+
+    with between(Memory()):
+        yield
+
+
 # --- In the processes of the reference shim
 
 
@@ -176,8 +195,33 @@ def ends_every_input() -> None:
 @in_the_shim("RUNTIME-CONFIG-001")
 def has_no_resource_limits() -> None:
     """The resource limits of a process are ignored."""
-    translate = guest_spec.process
-    replace(guest_spec, "process", lambda found: translate({**found, "rlimits": []}))
+    translate = guest_spec._process
+    replace(guest_spec, "_process", lambda found: {**translate(found), "Rlimits": []})
+
+
+@in_the_shim("RUNTIME-EXEC-006")
+def executes_programs_only() -> None:
+    """Of a process beside the first one the program and its arguments are taken, and all else is the usual."""
+    add = container.Container.add
+
+    def broken(self: container.Container, name: str, found: Any, stdio: process.Stdio) -> None:
+        add(self, name, {"args": found["args"], "env": found["env"][:1], "consoleSize": found["consoleSize"]}, stdio)
+
+    replace(container.Container, "add", broken)
+
+
+@in_the_shim("RUNTIME-STDIO-009")
+def has_terminals_of_one_size() -> None:
+    """The size that a terminal is to have is ignored."""
+    translate = guest_spec._process
+    replace(guest_spec, "_process", lambda found: {**translate(found), "ConsoleSize": {}})
+
+
+@in_the_shim("RUNTIME-CONFIG-003")
+def binds_nothing() -> None:
+    """Bind mounts are left out."""
+    translate = guest_spec.mounts
+    replace(guest_spec, "mounts", lambda found: [mount for mount in translate(found) if mount["type"] != "bind"])
 
 
 @in_the_shim("RUNTIME-CONFIG-003")

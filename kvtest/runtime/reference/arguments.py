@@ -14,6 +14,7 @@ from kvtest.errors import ShimError
 SOCKETS = Path("/run/containerd/s")
 ACTIONS = ("start", "delete")
 _POD_ANNOTATION = "io.kubernetes.cri.sandbox-id"
+_BY_HAND = "ctr run --runtime io.containerd.kvtest.v2 IMAGE NAME (docs/runtimes.md)"
 _WITHOUT_VALUE = ("debug", "v", "info")
 
 
@@ -62,7 +63,8 @@ def parse(words: Sequence[str], directory: Path) -> Invocation:
     action = rest[0] if rest else ""
     if action not in ACTIONS:
         raise ShimError(
-            f"{action or 'nothing'} is no action of a shim", hint=f"known: {', '.join(ACTIONS)}; see kvtest --help"
+            f"{action or 'nothing'} is no action of a shim",
+            hint=f"known: {', '.join(ACTIONS)}, and it is containerd that runs them; by hand: {_BY_HAND}",
         )
     for name in ("namespace", "id"):
         if not values.get(name):
@@ -95,8 +97,15 @@ def specification(bundle: Path) -> dict[str, Any]:
 
 
 def pod_of(specification: dict[str, Any], name: str) -> str:
-    """Return the ID of the pod that a container belongs to: its own where nobody says another."""
-    return str((specification.get("annotations") or {}).get(_POD_ANNOTATION) or name)
+    """Return the ID of the pod that a container belongs to: its own where nobody says another.
+
+    Raises:
+        ShimError: The annotations are none.
+    """
+    annotations = specification.get("annotations") or {}
+    if not isinstance(annotations, dict):
+        raise ShimError("annotations of the configuration is no object")
+    return str(annotations.get(_POD_ANNOTATION) or name)
 
 
 def start_time(pid: int) -> str | None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,14 +101,13 @@ class Container:
 
     def _make(self, mounts: Sequence[Any]) -> None:
         configuration = specification(self.bundle)
-        mounted = configuration.get("mounts") or []
+        mounted = guest_spec.mounts(configuration)
         if any(map(is_bind, mounted)):
             configuration["mounts"] = Binds(self.bundle).replaced(mounted, self._machine.agent)
         state = self.bundle / STATE
         state.mkdir(mode=0o700, exist_ok=True)
         image = state / "rootfs.erofs"
-        root = (configuration.get("root") or {}).get("path", "rootfs")
-        rootfs.pack(self.bundle / root, mounts, image)
+        rootfs.pack(self.bundle / guest_spec.root_path(configuration), mounts, image)
         self._disk = self._machine.insert(image)
         image.unlink()
         place = f"{_GUEST}/{self.name}"
@@ -152,11 +151,11 @@ class Container:
             tell()
             self.first.started()
 
-    def add(self, name: str, found: Mapping[str, Any], stdio: Stdio) -> None:
+    def add(self, name: str, found: object, stdio: Stdio) -> None:
         """Take a process that is to run beside the first one.
 
         Raises:
-            RPCError: There is one of that name, or the container has ended.
+            RPCError: There is one of that name, the container has ended, or what is to run is none.
         """
         self.first.require(Status.RUNNING, Status.PAUSED)
         process = self._process(name, stdio)

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from kvtest.runtime.reference.configured import UINT32, UINT64, Table
+
 _CAPABILITIES = ("bounding", "effective", "inheritable", "permitted", "ambient")
 
 
@@ -16,82 +18,131 @@ def specification(configuration: Mapping[str, Any], name: str, root: str) -> dic
         configuration: The content of ``config.json``, with mounts that can be had in a guest.
         name: The container; also the end of its cgroup's path, as the host's paths mean nothing in a guest.
         root: Its root file system in the guest.
+
+    Raises:
+        RPCError: A value is not of its type.
     """
-    linux = configuration.get("linux") or {}
+    table = Table.of(configuration)
+    linux = table.table("linux")
     return {
-        "Version": configuration.get("ociVersion", "1.0.2"),
-        "Process": process(configuration.get("process") or {}),
-        "Root": {"Path": root, "Readonly": bool((configuration.get("root") or {}).get("readonly"))},
-        "Hostname": configuration.get("hostname", ""),
-        "Mounts": [
-            {
-                "destination": mount["destination"],
-                "source": mount.get("source", ""),
-                "type": mount.get("type", ""),
-                "options": mount.get("options") or [],
-            }
-            for mount in configuration.get("mounts") or []
-        ],
-        "Annotations": configuration.get("annotations") or {},
+        "Version": table.text("ociVersion", "1.0.2"),
+        "Process": _process(table.table("process")),
+        "Root": {"Path": root, "Readonly": table.table("root").flag("readonly")},
+        "Hostname": table.text("hostname"),
+        "Mounts": mounts(configuration),
+        "Annotations": table.words("annotations"),
         "Linux": {
             "CgroupsPath": f"/kvtest/{name}",
             "Namespaces": [{"Type": kind} for kind in _namespaces(linux)],
-            "Resources": resources(linux.get("resources") or {}),
-            "Sysctl": linux.get("sysctl") or {},
-            "MaskedPaths": linux.get("maskedPaths") or [],
-            "ReadonlyPaths": linux.get("readonlyPaths") or [],
+            "Resources": _resources(linux.table("resources")),
+            "Sysctl": linux.words("sysctl"),
+            "MaskedPaths": linux.texts("maskedPaths"),
+            "ReadonlyPaths": linux.texts("readonlyPaths"),
         },
     }
 
 
-def _namespaces(linux: Mapping[str, Any]) -> Iterator[str]:
+def mounts(configuration: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the mounts of a configuration, which are also the fields of ``grpc.Mount`` messages.
+
+    Raises:
+        RPCError: A value is not of its type.
+    """
+    return [
+        {
+            "destination": mount.text("destination", None),
+            "source": mount.text("source"),
+            "type": mount.text("type"),
+            "options": mount.texts("options"),
+        }
+        for mount in Table.of(configuration).tables("mounts")
+    ]
+
+
+def root_path(configuration: Mapping[str, Any]) -> str:
+    """Return where the root file system is, from the bundle.
+
+    Raises:
+        RPCError: It is no text.
+    """
+    return Table.of(configuration).table("root").text("path", "rootfs")
+
+
+def _namespaces(linux: Table) -> Iterator[str]:
     """Yield the kinds of namespaces that a container has in the guest.
 
     One of the host's that is to be joined becomes one of its own. The network is the guest's, which all containers of
     the pod share, unless one asks for settings of it, which crun makes in a namespace of the container's only.
     """
-    settings = [name.replace("/", ".") for name in linux.get("sysctl") or {}]  # either is a name (sysctl(8))
+    settings = [name.replace("/", ".") for name in linux.words("sysctl")]  # either is a name (sysctl(8))
     shared = {"user"} if any(name.startswith("net.") for name in settings) else {"user", "network"}
-    for item in linux.get("namespaces") or []:
-        if item["type"] not in shared:
-            yield item["type"]
+    for item in linux.tables("namespaces"):
+        kind = item.text("type", None)
+        if kind not in shared:
+            yield kind
 
 
-def process(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a ``grpc.Process``."""
-    user, size = found.get("user") or {}, found.get("consoleSize") or {}
-    capabilities = found.get("capabilities") or {}
+def process(found: object) -> dict[str, Any]:
+    """Return the fields of a ``grpc.Process``.
+
+    Args:
+        found: A ``process`` of a configuration.
+
+    Raises:
+        RPCError: A value is not of its type.
+    """
+    return _process(Table.of(found, "process"))
+
+
+def _process(found: Table) -> dict[str, Any]:
+    user, size, capabilities = (found.table(key) for key in ("user", "consoleSize", "capabilities"))
     return {
-        "Terminal": bool(found.get("terminal")),
-        "ConsoleSize": {"Height": size.get("height", 0), "Width": size.get("width", 0)},
+        "Terminal": found.flag("terminal"),
+        "ConsoleSize": {"Height": size.number("height", UINT32), "Width": size.number("width", UINT32)},
         "User": {
-            "UID": user.get("uid", 0),
-            "GID": user.get("gid", 0),
-            "AdditionalGids": user.get("additionalGids") or [],
+            "UID": user.number("uid", UINT32),
+            "GID": user.number("gid", UINT32),
+            "AdditionalGids": user.numbers("additionalGids", UINT32),
         },
-        "Args": found.get("args") or [],
-        "Env": found.get("env") or [],
-        "Cwd": found.get("cwd", "/"),
-        "Capabilities": {name.capitalize(): capabilities.get(name) or [] for name in _CAPABILITIES},
+        "Args": found.texts("args"),
+        "Env": found.texts("env"),
+        "Cwd": found.text("cwd", "/"),
+        "Capabilities": {name.capitalize(): capabilities.texts(name) for name in _CAPABILITIES},
         "Rlimits": [
-            {"Type": item["type"], "Hard": item["hard"], "Soft": item["soft"]} for item in found.get("rlimits") or []
+            {
+                "Type": limit.text("type", None),
+                "Hard": limit.number("hard", UINT64, None),
+                "Soft": limit.number("soft", UINT64, None),
+            }
+            for limit in found.tables("rlimits")
         ],
-        "NoNewPrivileges": bool(found.get("noNewPrivileges")),
-        "OOMScoreAdj": found.get("oomScoreAdj") or 0,
+        "NoNewPrivileges": found.flag("noNewPrivileges"),
+        "OOMScoreAdj": found.number("oomScoreAdj"),
     }
 
 
-def resources(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of ``grpc.LinuxResources``: the limits that an agent keeps."""
-    cpu, memory, pids = (found.get(name) or {} for name in ("cpu", "memory", "pids"))
+def resources(found: object) -> dict[str, Any]:
+    """Return the fields of ``grpc.LinuxResources``: the limits that an agent keeps.
+
+    Args:
+        found: A ``linux.resources`` of a configuration.
+
+    Raises:
+        RPCError: A value is not of its type.
+    """
+    return _resources(Table.of(found, "linux.resources"))
+
+
+def _resources(found: Table) -> dict[str, Any]:
+    cpu = found.table("cpu")
     return {
-        "Memory": {"Limit": memory.get("limit") or 0},
+        "Memory": {"Limit": found.table("memory").number("limit")},
         "CPU": {
-            "Shares": cpu.get("shares") or 0,
-            "Quota": cpu.get("quota") or 0,
-            "Period": cpu.get("period") or 0,
-            "Cpus": cpu.get("cpus") or "",
-            "Mems": cpu.get("mems") or "",
+            "Shares": cpu.number("shares", UINT64),
+            "Quota": cpu.number("quota"),
+            "Period": cpu.number("period", UINT64),
+            "Cpus": cpu.text("cpus"),
+            "Mems": cpu.text("mems"),
         },
-        "Pids": {"Limit": pids.get("limit") or 0},
+        "Pids": {"Limit": found.table("pids").number("limit")},
     }

@@ -13,6 +13,11 @@ from kvtest.runtime.reference.state import NAME
 
 def main() -> None:
     """Do what the command line says; an error is one message, with status 1."""
+    if sys.argv[1:] in ([f"{dashes}{word}"] for dashes in ("-", "--") for word in ("v", "version")):
+        from importlib import metadata
+
+        sys.stdout.write(f"{NAME} {metadata.version('kvtest')}\n")
+        return
     try:
         invocation = parse(sys.argv[1:], Path.cwd())
         if invocation.action == "start":

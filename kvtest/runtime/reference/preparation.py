@@ -7,6 +7,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import attrs
 
@@ -14,7 +15,7 @@ from kvtest.harness import GuestFactory, GuestRequest
 from kvtest.harness.factory import AGENT_RECIPE
 from kvtest.ownership import RunDirectory, run_directory
 from kvtest.runtime.installation import Installation
-from kvtest.runtime.profile import VirtualMachine
+from kvtest.runtime.profile import GuestAddress, VirtualMachine
 from kvtest.runtime.reference.handover import hand_over
 from kvtest.runtime.reference.machine import DISKS
 from kvtest.settings import load
@@ -22,9 +23,8 @@ from kvtest.transport import Transport
 from kvtest.vm import Configuration
 from kvtest.vm.template import Template
 
-_AGENT_PORT = 1024
-_CONSOLE_PORT = 1026
 _CID = r"guest-cid=(?P<cid>[0-9]+)"  # of QEMU's command line
+_Place = TypeVar("_Place", bound=GuestAddress)
 
 
 def configuration(factory: GuestFactory) -> Configuration:
@@ -64,16 +64,21 @@ def prepared(installation: Installation, factory: GuestFactory) -> Iterator[Inst
 
 
 def over_the_kernel(vm: VirtualMachine | None) -> VirtualMachine | None:
-    """Return how a machine is found whose vsock is the host kernel's: its agent and console have other addresses.
+    """Return how a machine is found whose vsock is the host kernel's: there console and agent have other addresses.
 
     Args:
         vm: How others are.
     """
-    return vm and attrs.evolve(
-        vm,
-        agent=vm.agent and attrs.evolve(vm.agent, found=_CID, address=f"vsock://{{cid}}:{_AGENT_PORT}"),
-        console=vm.console and attrs.evolve(vm.console, found=_CID, address=f"vsock://{{cid}}:{_CONSOLE_PORT}"),
-    )
+    if vm is None:
+        return None
+    return attrs.evolve(vm, console=_by_cid(vm.console), agent=_by_cid(vm.agent))
+
+
+def _by_cid(place: _Place | None) -> _Place | None:
+    if place is None:
+        return None
+    port = place.address.rpartition(":")[2]
+    return attrs.evolve(place, found=_CID, address=f"vsock://{{cid}}:{port}")
 
 
 def find_out(artifacts: Path) -> tuple[Configuration, Template]:

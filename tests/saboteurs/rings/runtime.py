@@ -54,6 +54,7 @@ FAULTS = [
     Fault("test_limits::test_what_a_container_uses*direct*", containers.tells_the_first_usage, "assert (", also=True),
     Fault("test_limits::test_limits_are*direct*", containers.limits_only_processes, "assert ["),
     Fault("test_limits::test_limits_are*direct*", containers.lifts_no_limit, "== [None, None, None]", also=True),
+    Fault("test_limits::test_limits_are*direct*", containers.limits_only_memory, "None, None]", also=True),
     Fault("test_limits::test_a_limit*direct*", calls.keeps_the_old_limits, "assert 0 != 0"),
     Fault("test_limits::test_a_container*direct*", shims.keeps_the_want_of_memory_to_itself, "for the event TaskOOM"),
     # Events

@@ -13,4 +13,7 @@ OPTIONS = ("--runtime", str(Path(__file__).parents[1] / "reference.toml"), "--ce
 FAULTS = [
     Fault("test_configuration::test_a_container*direct*", containers.has_no_resource_limits, "assert {"),
     Fault("test_configuration::test_a_container*direct*", containers.may_write_everywhere, "assert '", also=True),
+    Fault("test_configuration::test_a_container*direct*", containers.binds_nothing, "assert {", also=True),
+    Fault("test_configuration::test_a_process*direct*", containers.executes_programs_only, "assert {"),
+    Fault("test_configuration::test_a_process*direct*", containers.has_terminals_of_one_size, "assert {", also=True),
 ]

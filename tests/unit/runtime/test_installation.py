@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import attrs
 import pytest
 
 from kvtest.runtime import installation, rootfs
-from kvtest.runtime.installation import Installation, problems, shim_of
+from kvtest.runtime.installation import Installation, problems, shim_of, version_of
 from kvtest.runtime.profile import Cgroups, ConfigurationFile, Options, OptionsType, Profile, Program, load
 from kvtest.settings import Settings
 
@@ -91,6 +93,29 @@ def test_the_version_of_cgroups_is_not_supported(
 
 
 @pytest.mark.parametrize(
+    ("there", "taken", "cure"),
+    [
+        (Cgroups.V1, (Cgroups.V1, Cgroups.V2), None),
+        (Cgroups.V1, (Cgroups.V2,), "boot with systemd.unified_cgroup_hierarchy=1; it runs with v2"),
+        (Cgroups.HYBRID, (Cgroups.V1, Cgroups.V2), "boot with systemd.unified_cgroup_hierarchy=1; it runs with v1 and"),
+        (Cgroups.V2, (Cgroups.V1,), "boot with systemd.unified_cgroup_hierarchy=0 and without cgroup_no_v1"),
+        (Cgroups.V2, (Cgroups.HYBRID,), "boot with systemd.unified_cgroup_hierarchy=0 and cgroup_no_v1="),
+    ],
+)
+def test_what_gives_a_machine_other_cgroups(
+    profile: Profile,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    there: Cgroups,
+    taken: tuple[Cgroups, ...],
+    cure: str | None,
+) -> None:
+    monkeypatch.setattr(installation, "cgroup_version", lambda: there)
+    messages = told(attrs.evolve(profile, cgroups=taken), settings)
+    assert [message.partition("hint: ")[2].startswith(cure or "") for message in messages] == [True] * bool(cure)
+
+
+@pytest.mark.parametrize(
     ("mounts", "controllers", "version"),
     [
         ("1 2 0:1 / {} rw - cgroup2 cgroup2 rw", "cpu io", Cgroups.V2),
@@ -131,6 +156,23 @@ def test_a_runtime_that_needs_arguments_gets_them(tmp_path: Path, monkeypatch: p
     assert fields["root"] == f"{tmp_path}/state"
     script = Path(fields["binary_name"]).read_text()
     assert script == f'#!/bin/sh\nexec {program} --platform=ptrace --network=none --ignore-cgroups "$@"\n'
+
+
+def test_programs_and_arguments_can_have_spaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "with spaces" / "my runtime"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\nprintf "<%s>" "$@"\n')
+    program.chmod(0o700)
+    options = Options(OptionsType.RUNC, binary=str(program), arguments=("--word=$HOME", "two words"))
+    profile = Profile("mine", "", "/shim", "io.containerd.mine.v2", "build it", options=options)
+    _, fields = Installation(profile, Path("/shim")).options(tmp_path)
+    said = subprocess.run([fields["binary_name"], "create"], capture_output=True, text=True, check=True).stdout
+    assert said == "<--word=$HOME><two words><create>"
+
+
+def test_the_version_of_our_own_runtime_is_kvtests() -> None:
+    profile = load("reference")
+    assert version_of(profile, Path(sys.executable).with_name(profile.shim)) == metadata.version("kvtest")
 
 
 def test_a_busybox_that_needs_libraries_is_refused(tmp_path: Path) -> None:

@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
+import tomllib
+import typing
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import attrs
 import pytest
 
 from kvtest.errors import ProfileError, UnknownNameError
-from kvtest.runtime.profile import Feature, OptionsType, load, names
+from kvtest.runtime.profile import Feature, OptionsType, Profile, load, names
 
 PROFILE = """
 description = "One of my own"
@@ -42,6 +47,28 @@ def test_a_profile_of_ones_own_is_named_by_its_path(tmp_path: Path) -> None:
     assert profile.features == (Feature.PAUSE,)
     assert profile.options.type is OptionsType.RUNC
     assert profile.cleanup_bound == 5.0
+
+
+def test_the_documents_profile_has_every_key(tmp_path: Path) -> None:
+    document = (Path(__file__).parents[3] / "docs/runtimes.md").read_text()
+    example = tmp_path / "mine.toml"
+    example.write_text(document.partition("```toml\n")[2].partition("```")[0])
+    assert set(load(str(example)).features) == set(Feature)
+    assert set(unsaid(Profile, tomllib.loads(example.read_text()))) == {"name"}  # that of the file
+    for feature in Feature:
+        assert f"`{feature}`" in document
+
+
+def unsaid(kind: type[attrs.AttrsInstance], table: dict[str, Any], place: str = "") -> Iterator[str]:
+    """Yield the keys that a table could have besides."""
+    for name, annotation in typing.get_type_hints(kind).items():
+        if name not in table:
+            yield place + name
+            continue
+        value = table[name][0] if isinstance(table[name], list) else table[name]
+        for part in (annotation, *typing.get_args(annotation)):
+            if attrs.has(part) and isinstance(value, dict):
+                yield from unsaid(part, value, f"{place}{name}.")
 
 
 def test_an_unknown_name_has_a_nearest_neighbour() -> None:

@@ -30,6 +30,7 @@ def test_both_ways_of_writing_a_flag() -> None:
     [
         ([], "nothing is no action"),
         (["-namespace", "n", "-id", "c", "begin"], "begin is no action"),
+        (["-namespace", "n", "-id", "c", "begin"], "by hand: ctr run --runtime io.containerd.kvtest.v2"),
         (["-id", "c", "start"], "-namespace is missing"),
         (["-namespace", "n", "start"], "-id is missing"),
         (["-namespace"], "-namespace needs a value"),
@@ -45,6 +46,8 @@ def test_containers_of_a_pod_have_one_socket_and_pods_their_own() -> None:
     annotated = {"annotations": {"io.kubernetes.cri.sandbox-id": "pod"}}
     assert pod_of(annotated, "c1") == "pod"
     assert pod_of({}, "c1") == "c1"
+    with pytest.raises(ShimError, match="annotations of the configuration is no object"):
+        pod_of({"annotations": ["wrong"]}, "c1")
     assert found.pod_socket("pod") == parse([*WORDS[:-2], "start"], BUNDLE).pod_socket("pod")
     assert found.pod_socket("pod") != found.pod_socket("c1")
 
