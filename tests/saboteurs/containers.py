@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -122,39 +122,36 @@ def lifts_no_limit() -> Iterator[None]:
         yield
 
 
-@breaks("RUNTIME-CONFIG-004")
-@contextlib.contextmanager
-def has_another_host_name() -> Iterator[None]:
-    """A container has another host name than it was to have."""
+def _created_with(change: Callable[[dict[str, Any]], object]) -> contextlib.AbstractContextManager[None]:
+    """Have containers created with configurations that were changed."""
 
-    class Another(Fault):
-        def request(self, request: Request) -> Request | Response | None:
-            if request.method == "Create":
-                path = Path(asked(request, "CreateTaskRequest").bundle) / "config.json"
-                path.write_text(json.dumps(json.loads(path.read_text()) | {"hostname": "another"}))
-            return request
-
-    with between(Another()):
-        yield
-
-
-@breaks("RUNTIME-CONFIG-005")
-@contextlib.contextmanager
-def limits_only_memory() -> Iterator[None]:
-    """Limits of CPU and processes that a container is created with are ignored."""
-
-    class Memory(Fault):
+    class Changed(Fault):
         def request(self, request: Request) -> Request | Response | None:
             if request.method == "Create":
                 path = Path(asked(request, "CreateTaskRequest").bundle) / "config.json"
                 configuration = json.loads(path.read_bytes())
-                resources = configuration["linux"]["resources"]
-                configuration["linux"]["resources"] = {key: resources[key] for key in resources if key == "memory"}
+                change(configuration)
                 path.write_text(json.dumps(configuration))
             return request
 
-    with between(Memory()):
-        yield
+    return between(Changed())
+
+
+@breaks("RUNTIME-CONFIG-004")
+def has_another_host_name() -> contextlib.AbstractContextManager[None]:
+    """A container has another host name than it was to have."""
+    return _created_with(lambda configuration: configuration.update(hostname="another"))
+
+
+@breaks("RUNTIME-CONFIG-005")
+def limits_only_memory() -> contextlib.AbstractContextManager[None]:
+    """Limits of CPU and processes that a container is created with are ignored."""
+
+    def change(configuration: dict[str, Any]) -> None:
+        resources = configuration["linux"]["resources"]
+        configuration["linux"]["resources"] = {key: resources[key] for key in resources if key == "memory"}
+
+    return _created_with(change)
 
 
 # --- In the processes of the reference shim

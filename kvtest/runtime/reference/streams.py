@@ -111,6 +111,8 @@ class Input:
         self._writer = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         self._ending = os.eventfd(0, os.EFD_CLOEXEC)
         self._begun = False
+        self._open = True
+        self._closing = threading.Lock()
 
     def begin(self) -> None:
         """Begin to carry: the process exists in the guest."""
@@ -122,13 +124,13 @@ class Input:
         if self._begun:
             self.end()
         else:
-            self._begun = True
             self._close()
 
     def end(self) -> None:
         """Let the process read what there is, and then the end."""
-        with contextlib.suppress(OSError):  # it has ended already
-            os.eventfd_write(self._ending, 1)
+        with self._closing:
+            if self._open:  # else the descriptor may be another's by now
+                os.eventfd_write(self._ending, 1)
 
     def _run(self) -> None:
         poll = select.poll()
@@ -148,8 +150,11 @@ class Input:
             self._close()
 
     def _close(self) -> None:
-        for descriptor in (self._source, self._writer, self._ending):
-            os.close(descriptor)
+        with self._closing:
+            if self._open:
+                self._open = False
+                for descriptor in (self._source, self._writer, self._ending):
+                    os.close(descriptor)
 
     def _read(self) -> bytes:
         try:
