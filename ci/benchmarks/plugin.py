@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.figures import Bench, Figures, figure, lines, seconds, tail
+from kvtest.cli.status import Status
 
 COLLECTIONS = 40
 TESTS = 60
@@ -112,11 +113,24 @@ def many_figures(bench: Bench) -> Figures:
     yield "run_of_500_fresh_guests_left", figure([len(left)], "processes and run directories", 0)
 
 
-def run_kvtest(bench: Bench, directory: Path, *arguments: str) -> None:
-    """Run ``kvtest run`` with the kernel that is measured; its results go below a directory."""
+def run_kvtest(bench: Bench, directory: Path, *arguments: str, violations: bool = False) -> None:
+    """Run ``kvtest run`` with the kernel that is measured.
+
+    Args:
+        bench: What is measured.
+        directory: Its results go below this directory.
+        *arguments: What it is told.
+        violations: Whether it may find some.
+
+    Raises:
+        CalledProcessError: It ended otherwise.
+    """
     command = [str(Path(sys.executable).with_name("kvtest")), "run", *arguments]
     command += [f"--guest-kernel={bench.settings.kernel}", f"--results={directory}/results"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=directory)
+    completed = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True, cwd=directory)
+    if completed.returncode not in ((Status.CONFORMANT, Status.VIOLATED) if violations else (Status.CONFORMANT,)):
+        sys.stderr.write(completed.stdout)
+        completed.check_returncode()
 
 
 def _processes_of(directory: Path) -> list[Path]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 from kvtest import Pod, Process, requirement
 
 PATIENCE = 10.0
+ALL = 30.0  # for all that are executed at once
+AT_ONCE = 16
 
 pytestmark = pytest.mark.capability("runtime")
 
@@ -53,12 +56,13 @@ BESIDE = """
 echo "word: $WORD"
 echo "directory: $(pwd)"
 echo "user: $(id -u) $(id -g) $(id -G)"
-echo "files: $(ulimit -Sn) $(ulimit -Hn)"
+echo "locked: $(ulimit -Sl) $(ulimit -Hl)"
 cat /proc/self/status
 echo "size: $(stty size)"
 """
 
-AS_BESIDE = {key: PROCESS[key] for key in ("word", "user", "files", "NoNewPrivs", "CapBnd")}
+AS_BESIDE = {key: PROCESS[key] for key in ("word", "user", "NoNewPrivs", "CapBnd")}
+AS_BESIDE |= {"directory": "/bin", "locked": "123 456", "size": "44 99"}
 
 
 def configure(specification: dict[str, Any], files: Path) -> None:
@@ -121,13 +125,29 @@ def test_a_process_beside_the_first_is_as_it_is_configured(shared_pod: Pod) -> N
         process |= {
             "user": {"uid": 1000, "gid": 1001, "additionalGids": [1002]},
             "cwd": "/bin",
-            "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 123, "hard": 456}],
+            "rlimits": [{"type": "RLIMIT_MEMLOCK", "soft": 123 * 1024, "hard": 456 * 1024}],
             "capabilities": {"bounding": ["CAP_CHOWN", "CAP_KILL"]},
             "consoleSize": {"height": 44, "width": 99},
         }
 
     container = shared_pod.run(["sh", "-c", "stty size; exec sleep 1000"], terminal=True, configure=first)
     process = container.exec(["sh", "-c", BESIDE], terminal=True, configure=beside)
-    wanted = AS_BESIDE | {"directory": "/bin", "size": "44 99"}
-    assert told(process, wanted) == wanted
+    assert told(process, AS_BESIDE) == AS_BESIDE
     assert container.stdout.read_until(b"\n", PATIENCE) == b"33 77\r\n"
+
+
+@requirement("RUNTIME-EXEC-007")
+def test_each_process_may_open_as_many_files_as_it_is_configured(shared_pod: Pod) -> None:
+    """Many at once: a runtime that changes its own limit in the meantime does not do so in each case."""
+    container = shared_pod.run(["sleep", "1000"])
+
+    def execute(number: int) -> str:
+        def configure(process: dict[str, Any]) -> None:
+            process["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 100 + number, "hard": 456}]
+
+        process = container.exec(["sh", "-c", "ulimit -Sn; ulimit -Hn"], configure=configure, within=ALL)
+        return process.stdout.read_all(ALL).decode()
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = list(pool.map(execute, range(AT_ONCE)))
+    assert found == [f"{100 + number}\n456\n" for number in range(AT_ONCE)]

@@ -11,8 +11,10 @@ from kvtest.report import Outcome, Results
 from kvtest.settings import Settings
 from tests.integration.test_runtime import needs_root
 
-# Findings in runc 1.1.5 and containerd 1.6.20; each is against a SHOULD.
-KNOWN = {"RUNTIME-CLEANUP-003", "RUNTIME-CLEANUP-008", "RUNTIME-RECOVER-003"}
+# Findings in runc 1.1.5 and containerd 1.6.20. Against a MUST: runc sets the limits of a process from outside, and
+# Go's start within that process raises that of open files now and then afterwards (opencontainers/runc, issue 4195).
+OFTEN = "RUNTIME-EXEC-007"
+KNOWN = {"RUNTIME-CLEANUP-003", "RUNTIME-CLEANUP-008", "RUNTIME-RECOVER-003", OFTEN}
 
 
 @needs_root
@@ -20,10 +22,10 @@ def test_it_keeps_the_promises_of_the_runtime_ring(settings: Settings, tmp_path:
     command = [sys.executable, "-m", "kvtest", "run", "runtime", "--runtime", "runc", "-n", "2"]
     command += [f"--results={tmp_path}", f"--cache={settings.cache}"]
     completed = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert completed.returncode == 0, completed.stdout + completed.stderr
     tests = Results.read(tmp_path / "results.jsonl").tests
     failed = {requirement for test in tests if test.outcome is Outcome.FAILED for requirement in test.requirements}
-    assert failed <= KNOWN, completed.stdout
+    assert failed <= KNOWN, completed.stdout + completed.stderr
+    assert completed.returncode == (1 if OFTEN in failed else 0), completed.stdout + completed.stderr
     passed = [test.id for test in tests if test.outcome is Outcome.PASSED]
     assert len(passed) >= 150
     assert any("[direct" in test for test in passed)

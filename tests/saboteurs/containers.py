@@ -207,6 +207,18 @@ def executes_programs_only() -> None:
     replace(container.Container, "add", broken)
 
 
+@in_the_shim("RUNTIME-EXEC-007")
+def has_limits_of_another() -> None:
+    """The limits on open files of some processes are those of the one that was executed before."""
+    add, before = container.Container.add, []
+
+    def broken(self: container.Container, name: str, found: Any, stdio: process.Stdio) -> None:
+        before.append(found["rlimits"])
+        add(self, name, {**found, "rlimits": before[-2:][0]}, stdio)
+
+    replace(container.Container, "add", broken)
+
+
 @in_the_shim("RUNTIME-STDIO-009")
 def has_terminals_of_one_size() -> None:
     """The size that a terminal is to have is ignored."""

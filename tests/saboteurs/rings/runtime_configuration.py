@@ -15,5 +15,6 @@ FAULTS = [
     Fault("test_configuration::test_a_container*direct*", containers.may_write_everywhere, "assert '", also=True),
     Fault("test_configuration::test_a_container*direct*", containers.binds_nothing, "assert {", also=True),
     Fault("test_configuration::test_a_process*direct*", containers.executes_programs_only, "assert {"),
+    Fault("test_configuration::test_each_process*direct*", containers.has_limits_of_another, "assert ["),
     Fault("test_configuration::test_a_process*direct*", containers.has_terminals_of_one_size, "assert {", also=True),
 ]
