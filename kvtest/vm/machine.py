@@ -282,10 +282,12 @@ class VM:
             if Transport.VIRTIO_SERIAL in self.configuration.transports:
                 self._control.await_ports(self.configuration.serial_ports, deadline)
         else:
-            self._control.personalize(self.name, deadline)
+            vsock = VSOCKS & self.configuration.transports
+            self._control.personalize(self.name, deadline, (lambda: self._plug_vsock(deadline)) if vsock else None)
             self.note("control daemon answered")
-            if VSOCKS & self.configuration.transports:
-                self._plug_vsock(deadline)
+            if vsock:
+                self._control.await_vsock(self.cid, deadline)
+                self.note("vsock device usable")
 
     def _diagnosed(self, error: Exception) -> BootError:
         if isinstance(error, ConnectionLostError | ConnectionError | QMPError | TransportError):
@@ -295,14 +297,13 @@ class VM:
         return boot_failure(self.name, error, self.console, self.process, self.artifacts)
 
     def _plug_vsock(self, deadline: Deadline) -> None:
+        self._started(self._restoration).resumed(deadline)  # no state of such a device could be restored
         monitor = self._monitor = self._open_monitor(deadline)
         kernel = Transport.VHOST_VSOCK in self.configuration.transports
         plug = plug_kernel_vsock(self._vhost_descriptor) if kernel else plug_vsock(self.directory)
         for command, arguments in plug:
             monitor.execute(command, arguments, deadline)
         self.note("vsock device plugged in")
-        self.control.await_vsock(self.cid, deadline)
-        self.note("vsock device usable")
 
     def _open_monitor(self, deadline: Deadline) -> Monitor:
         listener = self._started(self._monitor_listener)

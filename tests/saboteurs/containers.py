@@ -15,6 +15,7 @@ import attrs
 
 from kvtest.rpc.envelope import Request, Response
 from kvtest.runtime import Status
+from kvtest.runtime.agent import Agent
 from kvtest.runtime.reference import container, guest_spec, process, streams
 from kvtest.runtime.reference.tasks import Tasks
 from tests.saboteurs.inside import in_the_shim, replace
@@ -167,12 +168,12 @@ def tells_no_streams() -> None:
 def ends_the_input_with_its_client() -> None:
     """The input of a process ends with the first client that closes it, and not with CloseIO."""
 
-    def broken(self: streams.Input) -> None:
+    def broken(self: streams.Input, agent: Agent) -> None:
         os.close(self._writer)
         with open(f"/proc/self/fd/{self._source}", "rb", buffering=0) as stream:  # as soon as there is a client
             while data := stream.read(1 << 16):
-                self._write(data)
-        self._agent.call("CloseStdin", None, **self._names)
+                self._write(agent, data)
+        agent.call("CloseStdin", None, **self._names)
 
     replace(streams.Input, "_run", broken)
 

@@ -16,6 +16,7 @@ from typing import Any
 from kvtest.errors import KvtestError, ShimError
 from kvtest.guest import libc
 from kvtest.rpc.server import Call
+from kvtest.runtime.agent import Agent
 from kvtest.runtime.reference import process as process_module
 from kvtest.runtime.reference import server as server_module
 from kvtest.runtime.reference import tasks as tasks_module
@@ -242,8 +243,8 @@ def ends_with_its_reader() -> None:
     """Output that is written while nobody reads is lost, and all that comes after it."""
     begin = Output.begin
 
-    def broken(self: Output) -> None:
-        begin(self)
+    def broken(self: Output, agent: Agent) -> None:
+        begin(self, agent)
         self.close()
 
     _replace(Output, "begin", broken)

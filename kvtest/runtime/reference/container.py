@@ -101,13 +101,13 @@ class Container:
 
     def _make(self, mounts: Sequence[Any]) -> None:
         configuration = specification(self.bundle)
-        mounted = guest_spec.mounts(configuration)
-        if any(map(is_bind, mounted)):
-            configuration["mounts"] = Binds(self.bundle).replaced(mounted, self._machine.agent)
         state = self.bundle / STATE
         state.mkdir(mode=0o700, exist_ok=True)
         image = state / "rootfs.erofs"
         rootfs.pack(self.bundle / guest_spec.root_path(configuration), mounts, image)
+        mounted = guest_spec.mounts(configuration)
+        if any(map(is_bind, mounted)):  # copied by the agent, so that the machine has come up while we packed
+            configuration["mounts"] = Binds(self.bundle).replaced(mounted, self._machine.agent)
         self._disk = self._machine.insert(image)
         image.unlink()
         place = f"{_GUEST}/{self.name}"

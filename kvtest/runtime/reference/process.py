@@ -113,23 +113,23 @@ class Process:
         Raises:
             RPCError: One of them cannot be opened.
         """
-        agent = self._machine.agent
         try:
-            self._outputs.append(Output(agent, "ReadStdout", self.stdio.stdout, **self._names))
+            self._outputs.append(Output("ReadStdout", self.stdio.stdout, **self._names))
             if not self.stdio.terminal:
-                self._outputs.append(Output(agent, "ReadStderr", self.stdio.stderr, **self._names))
+                self._outputs.append(Output("ReadStderr", self.stdio.stderr, **self._names))
             if self.stdio.stdin:
-                self._input = Input(agent, self.stdio.stdin, **self._names)
+                self._input = Input(self.stdio.stdin, **self._names)
         except OSError as error:
             self.close()
             raise RPCError(Code.INVALID_ARGUMENT, f"could not open {error.filename}: {error.strerror}") from error
 
     def attach(self) -> None:
         """Begin to carry its streams: it exists in the guest."""
+        agent = self._machine.agent
         for output in self._outputs:
-            output.begin()
+            output.begin(agent)
         if self._input is not None:
-            self._input.begin()
+            self._input.begin(agent)
 
     def started(self) -> None:
         """Take its start, and wait for its end on a thread."""

@@ -32,7 +32,6 @@ class Output:
     a reader that goes away breaks nothing.
 
     Args:
-        agent: The agent.
         method: ``ReadStdout`` or ``ReadStderr``.
         place: The fifo, or a ``file://`` URI, whose file is made where it is missing; what is read is thrown away if
             there is neither.
@@ -42,8 +41,7 @@ class Output:
         OSError: It cannot be opened.
     """
 
-    def __init__(self, agent: Agent, method: str, place: str, **names: str) -> None:
-        self._agent = agent
+    def __init__(self, method: str, place: str, **names: str) -> None:
         self._method = method
         self._names = names
         path = _path(place) or os.devnull
@@ -59,9 +57,9 @@ class Output:
         self._closing = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def begin(self) -> None:
-        """Begin to carry: the process exists in the guest."""
-        self._thread = threading.Thread(target=self._run, name=self._method, daemon=True)
+    def begin(self, agent: Agent) -> None:
+        """Begin to carry: the process exists in the guest of an agent."""
+        self._thread = threading.Thread(target=self._run, args=(agent,), name=self._method, daemon=True)
         self._thread.start()
 
     def join(self, deadline: Deadline) -> None:
@@ -78,11 +76,11 @@ class Output:
                 if self._thread is None:
                     os.close(self._target)
 
-    def _run(self) -> None:
+    def _run(self, agent: Agent) -> None:
         try:
             with contextlib.suppress(KvtestError, BrokenPipeError):  # the end of the stream, or closed and nobody reads
                 while True:
-                    answer = self._agent.call(self._method, _NEVER, len=_CHUNK, **self._names)
+                    answer = agent.call(self._method, _NEVER, len=_CHUNK, **self._names)
                     rest = memoryview(answer.data)
                     while rest:
                         rest = rest[os.write(self._target, rest) :]
@@ -94,7 +92,6 @@ class Input:
     """Carries a fifo to what a process reads, from :meth:`begin` until it is told that nothing more comes.
 
     Args:
-        agent: The agent.
         place: The fifo.
         **names: What tells the process.
 
@@ -102,8 +99,7 @@ class Input:
         OSError: It cannot be opened.
     """
 
-    def __init__(self, agent: Agent, place: str, **names: str) -> None:
-        self._agent = agent
+    def __init__(self, place: str, **names: str) -> None:
         self._names = names
         path = _path(place)
         self._source = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -114,10 +110,10 @@ class Input:
         self._open = True
         self._closing = threading.Lock()
 
-    def begin(self) -> None:
-        """Begin to carry: the process exists in the guest."""
+    def begin(self, agent: Agent) -> None:
+        """Begin to carry: the process exists in the guest of an agent."""
         self._begun = True
-        threading.Thread(target=self._run, name="stdin", daemon=True).start()
+        threading.Thread(target=self._run, args=(agent,), name="stdin", daemon=True).start()
 
     def close(self) -> None:
         """Let go of the fifo, after what is in it if it is carried already."""
@@ -132,7 +128,7 @@ class Input:
             if self._open:  # else the descriptor may be another's by now
                 os.eventfd_write(self._ending, 1)
 
-    def _run(self) -> None:
+    def _run(self, agent: Agent) -> None:
         poll = select.poll()
         poll.register(self._source, select.POLLIN)
         poll.register(self._ending, select.POLLIN)
@@ -142,10 +138,10 @@ class Input:
                     ready = {descriptor for descriptor, _ in poll.poll()}
                     data = self._read()
                     if data:
-                        self._write(data)
+                        self._write(agent, data)
                     elif self._ending in ready:
                         break
-                self._agent.call("CloseStdin", None, **self._names)
+                agent.call("CloseStdin", None, **self._names)
         finally:
             self._close()
 
@@ -164,7 +160,7 @@ class Input:
                 raise
             return b""
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, agent: Agent, data: bytes) -> None:
         while data:
-            taken = self._agent.call("WriteStdin", _NEVER, data=data, **self._names).len
+            taken = agent.call("WriteStdin", _NEVER, data=data, **self._names).len
             data = data[taken:]

@@ -19,9 +19,9 @@ def test_the_end_of_an_input_that_has_ended_reaches_no_other_descriptor(tmp_path
     os.mkfifo(tmp_path / "in")
     agent: Any = SimpleNamespace(call=lambda *arguments, **names: None)
     before = set(threading.enumerate())
-    ended = Input(agent, str(tmp_path / "in"), container_id="one")
+    ended = Input(str(tmp_path / "in"), container_id="one")
     if begun:
-        ended.begin()
+        ended.begin(agent)
     threads = set(threading.enumerate()) - before
     ended.close()
     for thread in threads:
