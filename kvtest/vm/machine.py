@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from kvtest.control import GuestControl
 from kvtest.deadline import Deadline
@@ -42,12 +42,14 @@ from kvtest.vm.q35 import (
     plug_vsock,
     serial_socket,
 )
-from kvtest.vm.qmp import Monitor
 from kvtest.vm.restoration import Restoration
 from kvtest.vm.state import State, requires
 from kvtest.vm.template import Template
 from kvtest.vsock.device import VsockDevice
 from kvtest.vsock.reservation import ReservedCid
+
+if TYPE_CHECKING:
+    from kvtest.vm.qmp import Monitor
 
 R = TypeVar("R")
 _BOOT = ColdBoot()
@@ -306,6 +308,8 @@ class VM:
         self.note("vsock device plugged in")
 
     def _open_monitor(self, deadline: Deadline) -> Monitor:
+        from kvtest.vm.qmp import Monitor  # and what that needs, asyncio among it, while QEMU starts
+
         listener = self._started(self._monitor_listener)
         try:
             connection = self._accept(listener, deadline, "QEMU to connect its monitor")
