@@ -7,7 +7,7 @@ import contextlib
 import select
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 
 from kvtest.deadline import Deadline
@@ -110,7 +110,7 @@ class Client:
         timeout = 0 if left is None else max(1, int(left * 1e9))
         data = Request(service, method, payload, timeout).encode()
         answer: Future[Response] = Future()
-        with self._sending:  # numbers have to grow in the order of sending
+        with self._turn(deadline, method):  # numbers have to grow in the order of sending
             with self._lock:
                 if self._lost is not None:
                     raise ConnectionLostError(f"{self._name}: {method} was not sent: {self._lost}")
@@ -132,6 +132,17 @@ class Client:
             self._stream.shutdown(socket.SHUT_RDWR)
         self._reader.join()
         self._stream.close()
+
+    @contextlib.contextmanager
+    def _turn(self, deadline: Deadline, method: str) -> Iterator[None]:
+        """Wait until it is ours to send; a call with more time may be sending to a peer that does not read."""
+        left = deadline.remaining
+        if not self._sending.acquire(timeout=-1 if left is None else left):
+            raise deadline.exceeded(f"{method} to be sent to {self._name}, which does not read what was sent before")
+        try:
+            yield
+        finally:
+            self._sending.release()
 
     def _send(self, frame: bytes, deadline: Deadline, method: str) -> None:
         # Not with settimeout(): it would hold for the reader as well.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
@@ -20,6 +21,7 @@ from kvtest.runtime.under_way import every_call_ends
 BOTH = ("machine first", "shim first")
 ONCE = 1.0  # seconds in which a process that answers would have done so
 LOOK = 0.02  # seconds until it is looked again whether there is a machine
+WRITERS, MUCH = 8, 1 << 16  # bytes; from all of them more than a connection to an agent holds
 
 pytestmark = [pytest.mark.capability("runtime"), pytest.mark.capability("runtime-vm")]
 
@@ -162,3 +164,37 @@ def test_a_second_deletion_without_machine_and_shim_is_harmless(pod: Pod, census
     for _ in range(2):
         assert pod.delete_again(container.id).status == pod.profile.status_of_delete
     census.assert_clean(within=pod.profile.cleanup_bound)
+
+
+@requirement("RUNTIME-VM-002")
+def test_a_machine_that_hangs_while_much_is_written_is_noticed(pod: Pod) -> None:
+    """What the shim cannot get rid of must not keep it from noticing."""
+    container = pod.run(FOREVER)
+    writers = [container.exec(FOREVER, stdin=True) for _ in range(WRITERS)]
+    waiting = [one.waiting(PATIENCE) for one in (container, *writers)]
+    (machine,) = pod.machine
+    os.kill(machine, signal.SIGSTOP)
+    for writer in writers:
+        writer.stdin.write(bytes(MUCH), PATIENCE)
+    within = Deadline(pod.profile.detection_bound)
+    status = pod.profile.status_of_lost_vm
+    assert [one.result(within).status for one in waiting] == [status] * len(waiting)
+
+
+@requirement("RUNTIME-VM-002")
+def test_a_machine_that_hangs_on_the_way_to_a_container_is_noticed(pod: Pod) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        creation = pool.submit(pod.create, FOREVER, within=pod.profile.detection_bound)
+        while not pod.machine:
+            assert not wait([creation], LOOK).done, "the container was there before a machine was seen"
+        (machine,) = pod.machine
+        pidfd = os.pidfd_open(machine)
+        try:
+            os.kill(machine, signal.SIGSTOP)
+            with pytest.raises(RPCError):
+                creation.result()
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            assert poll.poll(Deadline(pod.profile.cleanup_bound).remaining_ms), "the machine has stayed"
+        finally:
+            os.close(pidfd)

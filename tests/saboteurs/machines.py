@@ -13,10 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kvtest.deadline import Deadline
 from kvtest.errors import KvtestError, ShimError
 from kvtest.guest import libc
+from kvtest.rpc.client import Client
 from kvtest.rpc.server import Call
 from kvtest.runtime.agent import Agent
+from kvtest.runtime.reference import machine as machine_module
 from kvtest.runtime.reference import process as process_module
 from kvtest.runtime.reference import server as server_module
 from kvtest.runtime.reference import tasks as tasks_module
@@ -120,6 +123,24 @@ def tells_of_what_was_not_created() -> None:
             raise
 
     _replace(Tasks, "_create", broken)
+
+
+@_in_the_shim("RUNTIME-VM-002")
+def waits_for_its_turn_to_ask() -> None:
+    """Whether a machine hangs is asked only after everything else has been sent to it."""
+
+    @contextlib.contextmanager
+    def turn(self: Client, deadline: Deadline, method: str) -> Iterator[None]:
+        with self._sending:
+            yield
+
+    _replace(Client, "_turn", turn)
+
+
+@_in_the_shim("RUNTIME-VM-002")
+def waits_for_its_machine_to_come_up() -> None:
+    """A machine that hangs before there is an agent in it is waited for."""
+    _replace(machine_module, "ended_at_standstill", lambda process, seconds: contextlib.nullcontext())
 
 
 @_in_the_shim("RUNTIME-VM-002", "RUNTIME-VM-009", "RUNTIME-VM-010", "RUNTIME-VM-016")

@@ -18,6 +18,7 @@ from kvtest.errors import HostError, KvtestError
 from kvtest.runtime.agent import Agent, AgentEndpoint
 from kvtest.runtime.agent_address import in_machine
 from kvtest.runtime.reference.pod import PodDirectory
+from kvtest.runtime.reference.standstill import ended_at_standstill
 from kvtest.vm.machine import VM
 from kvtest.vm.q35 import DISK_SIZE, disk_path
 
@@ -81,10 +82,11 @@ class Machine:
     def _start(self) -> None:
         try:
             self._vm = self._launched.result()
-            self._vm.boot()
             self._directory.note_machine(self._vm.process.pid)
-            endpoint = AgentEndpoint(in_machine(self._vm, _PORT))
-            self._agent = endpoint.connect(Deadline(_PATIENCE), self._look.set)
+            with ended_at_standstill(self._vm.process, _ANSWER_SECONDS):
+                self._vm.boot()
+                endpoint = AgentEndpoint(in_machine(self._vm, _PORT))
+                self._agent = endpoint.connect(Deadline(_PATIENCE), self._look.set)
             for watch in (self._watch_process, self._watch_health):
                 threading.Thread(target=watch, name=watch.__name__, daemon=True).start()
         except KvtestError as error:

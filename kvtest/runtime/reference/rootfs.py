@@ -35,7 +35,10 @@ def pack(directory: Path, mounts: Sequence[Any], image: Path) -> None:
 
 @contextlib.contextmanager
 def _mounted(directory: Path, mounts: Sequence[Any]) -> Iterator[None]:
-    directory.mkdir(exist_ok=True)
+    if mounts:
+        directory.mkdir(exist_ok=True)  # in the bundle, whose owner removes it
+    elif not directory.is_dir():
+        raise HostError(f"the container's root file system {directory} is not there, or no directory")
     with contextlib.ExitStack() as mounted:
         for mount in mounts:
             flags, data = 0, []

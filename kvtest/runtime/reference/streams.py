@@ -102,10 +102,14 @@ class Input:
     def __init__(self, place: str, **names: str) -> None:
         self._names = names
         path = _path(place)
-        self._source = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        # With a writer of our own the end of one client's writing is not the end of all.
-        self._writer = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        self._ending = os.eventfd(0, os.EFD_CLOEXEC)
+        with contextlib.ExitStack() as opened:
+            self._source = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            opened.callback(os.close, self._source)
+            # With a writer of our own the end of one client's writing is not the end of all.
+            self._writer = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            opened.callback(os.close, self._writer)
+            self._ending = os.eventfd(0, os.EFD_CLOEXEC)
+            opened.pop_all()
         self._begun = False
         self._open = True
         self._closing = threading.Lock()

@@ -207,6 +207,20 @@ def test_streams_only_grow() -> None:
         connection.feed(frames.encode(3, frames.REQUEST, b""))
 
 
+def test_a_peer_that_does_not_read_keeps_nobody_waiting_for_a_turn() -> None:
+    ours, theirs = socket.socketpair()
+    client = Client(ours, "server")
+    with theirs, ThreadPoolExecutor(1) as pool:
+        endless = pool.submit(client.call, "s", "Echo", bytes(frames.DATA_LIMIT - 100), None)
+        assert theirs.recv(1)  # it is being sent
+        with pytest.raises(DeadlineExceededError, match="Echo to be sent to server, which does not read"):
+            client.call("s", "Echo", b"", 0.05)
+        assert not endless.done()
+        client.close()
+        with pytest.raises(ConnectionLostError):
+            endless.result(5.0)
+
+
 def test_a_peer_that_does_not_read_ends_a_call_at_its_deadline() -> None:
     ours, theirs = socket.socketpair()
     client = Client(ours, "server")
