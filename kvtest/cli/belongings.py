@@ -16,7 +16,7 @@ from kvtest.host.parcels import Parcel, of_directory, of_file, of_tests
 from kvtest.image.program import read_program
 from kvtest.image.recipe import find_kernel, load_recipe
 from kvtest.resources import suites_directory
-from kvtest.settings import LoadedSettings, Setting
+from kvtest.settings import NONE, LoadedSettings, Setting
 
 # What is about this machine, and has a place of its own on the other.
 _OURS = ("cache", "results", "lab_image", "ssh_key", "ssh_known_hosts")
@@ -147,7 +147,7 @@ def refuse_files(host: str, loaded: LoadedSettings) -> None:
     """
     for setting, text, origin in loaded.changed():
         named = setting.name in (*_PROGRAMS, *_NAMES, "guest_kernel", "guest_image") and "/" in text
-        if text and (named or setting.name in (*_FILES, "agent")):
+        if text != NONE and (named or setting.name in (*_FILES, "agent")):
             raise UsageError(
                 f"{origin}: {text} is on this machine, and kvtest does not bring it to {host}",
                 hint="run it on this machine, or on one with vhost-vsock of its own: --host ssh://[USER@]MACHINE",
@@ -157,7 +157,7 @@ def refuse_files(host: str, loaded: LoadedSettings) -> None:
 def _of_setting(setting: Setting, text: str, who: str) -> tuple[tuple[Path, Parcel], ...]:
     of: Callable[[Path, str], Parcel] = of_directory if setting.name in _DIRECTORIES else of_file
     named = setting.name in (*_PROGRAMS, *_NAMES) and "/" in text
-    if not text or not (named or setting.name in (*_FILES, *_DIRECTORIES)):
+    if text == NONE or not (named or setting.name in (*_FILES, *_DIRECTORIES)):
         return ()
     paths = [Path(one) for one in (text.split(",") if setting.name in _DIRECTORIES else [text])]
     return tuple((path, of(path, who)) for path in paths)

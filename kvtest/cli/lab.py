@@ -10,7 +10,7 @@ from kvtest.cli.console import progress
 from kvtest.errors import UsageError
 from kvtest.host.lab import BASE, Lab, kernel_of
 from kvtest.image.recipe import find_kernel, load_recipe
-from kvtest.settings import SETTINGS, LoadedSettings
+from kvtest.settings import NONE, SETTINGS, LoadedSettings
 from kvtest.transport import Transport
 
 # What a lab host is told of the settings that are not left at their defaults.
@@ -55,7 +55,7 @@ def open_lab(host: str, loaded: LoadedSettings, what: Sequence[str], workers: st
                 raise UsageError(f"{origin}: {text}: a lab host is there for {Transport.VHOST_VSOCK}")
         elif setting.name in _PASSED_ON:
             flags.append(f"{setting.flag}={text}")
-        elif text and setting.name not in _OURS:
+        elif text != NONE and setting.name not in _OURS:
             raise UsageError(f"{origin}: {setting.flag} is not for runs in a lab host")
     flags += [
         f"{SETTINGS[name].flag}={','.join(parcel.there(path, BASE) for path, parcel in parcels)}"

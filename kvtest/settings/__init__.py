@@ -11,9 +11,10 @@ there is a file to parse.
 from __future__ import annotations
 
 from kvtest.settings.sources import LoadedSettings, Origin, Source, load
-from kvtest.settings.table import SETTINGS, Setting, Settings, markdown
+from kvtest.settings.table import NONE, SETTINGS, Setting, Settings, markdown
 
 __all__ = [
+    "NONE",
     "SETTINGS",
     "LoadedSettings",
     "Origin",

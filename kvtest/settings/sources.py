@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kvtest.errors import SettingError, suggestion
-from kvtest.settings.table import SETTINGS, Setting, Settings
+from kvtest.settings.table import NONE, SETTINGS, Setting, Settings
 from kvtest.settings.values import Context, InvalidValueError
 
 _VARIABLE_PREFIX = "KVTEST_"
@@ -65,7 +65,7 @@ class LoadedSettings(NamedTuple):
 
     def report_lines(self) -> list[str]:
         """Return one line per setting that is not left at its default, for the header of a report."""
-        return [f"{setting.name} = {text or 'none'}  ({origin})" for setting, text, origin in self.changed()]
+        return [f"{setting.name} = {text}  ({origin})" for setting, text, origin in self.changed()]
 
 
 class _Given(NamedTuple):
@@ -80,8 +80,10 @@ class _Given(NamedTuple):
         try:
             if self.is_text:
                 assert isinstance(self.value, str)
-                if setting.optional and not self.value.strip():
+                if setting.optional and self.value.strip() == NONE:
                     return None
+                if setting.optional and not self.value.strip():  # as of a variable of a script that is not set
+                    raise InvalidValueError("the value is empty", f"leave it out, or write {NONE} for no value")
                 return setting.kind.check(setting.kind.parse(self.value), self.context)
             return setting.kind.check(self.value, self.context)
         except InvalidValueError as error:

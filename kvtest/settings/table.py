@@ -32,6 +32,9 @@ from kvtest.transport import EVERYWHERE, Transport
 
 _METADATA = "kvtest.setting"
 
+NONE = "none"
+"""What stands for no value of a setting, in place of one that a file gives."""
+
 
 class Setting(NamedTuple):
     """What is known of one setting.
@@ -73,7 +76,7 @@ class Setting(NamedTuple):
 
     @property
     def optional(self) -> bool:
-        """Whether ``None`` is a value; an empty flag or ini key then gives it."""
+        """Whether ``None`` is a value; a flag, variable or ini key gives it with the word :data:`NONE`."""
         return self.default is None
 
     def default_value(self, context: Context) -> Any:
@@ -83,7 +86,7 @@ class Setting(NamedTuple):
 
     def render(self, value: Any) -> str:
         """Return a value of this setting as a user would write it."""
-        return "" if value is None else self.kind.render(value)
+        return NONE if value is None else self.kind.render(value)
 
 
 def _cache_directory(environ: Mapping[str, str]) -> str:

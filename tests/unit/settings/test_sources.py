@@ -135,12 +135,14 @@ def test_absent_flags_and_empty_variables_do_not_count(project: Path) -> None:
     assert loaded.report_lines() == []
 
 
-def test_an_empty_flag_takes_an_optional_value_away(project: Path) -> None:
+def test_none_takes_an_optional_value_away(project: Path) -> None:
     (project / "kvtest.toml").write_text('mirror = "http://mirror.example"\n')
     assert load_in(project).settings.mirror == "http://mirror.example"
-    loaded = load_in(project, {"mirror": ""})
+    loaded = load_in(project, {"mirror": "none"})
     assert loaded.settings.mirror is None
     assert loaded.report_lines() == ["mirror = none  (--kvtest-mirror)"]
+    with pytest.raises(SettingError, match="--kvtest-mirror: the value is empty"):
+        load_in(project, {"mirror": ""})
 
 
 def test_the_flag_is_named_as_it_was_typed(project: Path) -> None:
