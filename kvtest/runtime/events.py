@@ -37,6 +37,7 @@ class Event:
         kind: Its type without the package, such as ``TaskExit``.
         message: What it says.
         topic: What it was published under; empty for one of ours.
+        namespace: containerd's namespace that it was published in; empty for one of ours.
         at: When it came, on the monotonic clock.
         ours: Whether it was published in containerd's part, after a shim was lost, and not by the shim.
     """
@@ -44,6 +45,7 @@ class Event:
     kind: str
     message: Any
     topic: str = ""
+    namespace: str = ""
     at: float = field(factory=time.monotonic)
     ours: bool = False
 
@@ -72,7 +74,7 @@ def decode(envelope: Any) -> Event | None:
         kind = load("task").message(name)
     except KeyError:  # a kind that nobody asks for
         return None
-    return Event(name.removeprefix(_PACKAGE), kind.FromString(envelope.event.value), envelope.topic)
+    return Event(name.removeprefix(_PACKAGE), kind.FromString(envelope.event.value), envelope.topic, envelope.namespace)
 
 
 def make(kind: str, **fields: Any) -> Event:

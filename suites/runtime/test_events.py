@@ -10,6 +10,7 @@ import pytest
 
 from kvtest import Pod, Pods, Status, requirement
 from kvtest.runtime import ExitStatus, Sink
+from kvtest.runtime.backend import NAMESPACE
 from kvtest.runtime.events import TOPICS, Event
 
 PATIENCE = 10.0
@@ -18,12 +19,13 @@ FOREVER = ["sleep", "1000"]
 pytestmark = pytest.mark.capability("runtime")
 
 
-def assert_topics(events: Sequence[Event]) -> None:
+def assert_places(events: Sequence[Event]) -> None:
     """See that each is published where containerd's clients listen for its kind."""
-    assert [f"{event.kind} under {event.topic}" for event in events if event.topic != TOPICS[event.kind]] == []
+    wrong = [event for event in events if (event.topic, event.namespace) != (TOPICS[event.kind], NAMESPACE)]
+    assert [f"{event.kind} under {event.topic} in {event.namespace}" for event in wrong] == []
 
 
-@requirement("RUNTIME-EVENT-001", "RUNTIME-EVENT-005")
+@requirement("RUNTIME-EVENT-001", "RUNTIME-EVENT-005", "RUNTIME-EVENT-006")
 def test_each_step_is_published_once(pod: Pod) -> None:
     container = pod.run(["sh", "-c", "exit 6"])
     pid, bundle = container.pid, pod.bundle(container.id)
@@ -37,10 +39,10 @@ def test_each_step_is_published_once(pod: Pod) -> None:
     assert {event.message.pid for event in events} == {pid}
     assert Path(events[0].message.bundle) == bundle
     assert [ExitStatus.of(event.message) for event in events[2:]] == [waited, waited]
-    assert_topics(events)
+    assert_places(events)
 
 
-@requirement("RUNTIME-EVENT-002", "RUNTIME-EVENT-005")
+@requirement("RUNTIME-EVENT-002", "RUNTIME-EVENT-005", "RUNTIME-EVENT-006")
 def test_processes_beside_the_first_are_published_once(pod: Pod) -> None:
     container = pod.run(FOREVER)
     processes = [container.exec(["sh", "-c", f"exit {status}"]) for status in (0, 4)]
@@ -59,10 +61,10 @@ def test_processes_beside_the_first_are_published_once(pod: Pod) -> None:
         events = [event for event in pod.events.of(container.id, process=process.name) if event.kind != "TaskDelete"]
         assert [event.kind for event in events] == ["TaskExecAdded", "TaskExecStarted", "TaskExit"]
         assert [event.message.pid for event in events[1:]] == [process.pid, process.pid]
-        assert_topics(events)
+        assert_places(events)
 
 
-@requirement("RUNTIME-EVENT-003", "RUNTIME-EVENT-005")
+@requirement("RUNTIME-EVENT-003", "RUNTIME-EVENT-005", "RUNTIME-EVENT-006")
 @pytest.mark.capability("runtime-pause")
 def test_pause_and_resumption_are_published_once(pod: Pod) -> None:
     container = pod.run(FOREVER)
@@ -77,7 +79,7 @@ def test_pause_and_resumption_are_published_once(pod: Pod) -> None:
     pod.shim.wait(PATIENCE)
     assert len(pod.events.of(container.id, "TaskPaused")) == 1
     assert len(pod.events.of(container.id, "TaskResumed")) == 1
-    assert_topics(pod.events.of(container.id))
+    assert_places(pod.events.of(container.id))
 
 
 @requirement("RUNTIME-EVENT-004")

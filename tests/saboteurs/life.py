@@ -129,6 +129,18 @@ def publishes_under_another_topic() -> Iterator[None]:
         yield
 
 
+@breaks("RUNTIME-EVENT-006")
+@contextlib.contextmanager
+def publishes_in_another_namespace() -> Iterator[None]:
+    """A resumption is published in a namespace where nobody has the container."""
+
+    def change(envelope: Any, _message: Any) -> None:
+        envelope.namespace = "elsewhere"
+
+    with _publishing(change, "TaskResumed"):
+        yield
+
+
 @breaks("RUNTIME-EVENT-001")
 @contextlib.contextmanager
 def publishes_another_time() -> Iterator[None]:

@@ -64,6 +64,7 @@ FAULTS = [
     Fault("test_events::test_pause*direct*", shims.publishes_the_pause_twice, "assert 2 == 1"),
     Fault("test_events::test_processes*direct*", life.publishes_another_process, "assert [1,", also=True),
     Fault("test_events::test_pause*direct*", life.publishes_under_another_topic, "other/topic", also=True),
+    Fault("test_events::test_pause*direct*", life.publishes_in_another_namespace, "elsewhere", also=True),
     Fault(
         "test_events::test_a_container*direct*", calls.waits_for_its_events_to_be_taken, "for the answer to the shim"
     ),
