@@ -100,7 +100,7 @@ def run(
         if seen.addressed:
             preflight.try_agent(settings)
         if seen.pods:
-            preflight.prepare(loaded)
+            preflight.prepare(loaded, alone=seen.pods == seen.tests)
         if seen.containerd:
             preflight.try_containerd(settings)
         status = pytest.main([*how, *selection], plugins=[watcher])

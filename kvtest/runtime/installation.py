@@ -122,7 +122,9 @@ def root_is_mount_point() -> bool:
 def problems(profile: Profile, settings: Settings) -> Iterator[KvtestError]:
     """Yield everything that keeps a runtime from being run on this machine, with the cures."""
     if os.geteuid() != 0:
-        yield HostError("not root, which shims need", hint="run it with sudo")
+        yield HostError(
+            "not root, which shims need", hint="run it with sudo; the rings transport and agent run without"
+        )
     found = True
     questions: tuple[Callable[[], object], ...] = (
         lambda: shim_of(profile, settings),

@@ -32,22 +32,24 @@ def chosen(loaded: LoadedSettings) -> bool:
     return any(setting.name in _CHOICES for setting, _, _ in loaded.changed())
 
 
-def prepare(loaded: LoadedSettings) -> None:
+def prepare(loaded: LoadedSettings, *, alone: bool) -> None:
     """See that the runtime can be run, as far as that does not take a container.
 
-    Where the machine lacks the default runtime, nothing is said: its tests are skipped, with the reason. Our own shim
-    is not tried: it would make the template of its pods, which is done, and told, before the first test of it.
+    Where the machine lacks the default runtime, nothing is said as long as there are other tests: its own are skipped,
+    with the reason. Our own shim is not tried: it would make the template of its pods, which is done, and told, before
+    the first test of it.
 
     Args:
         loaded: The settings.
+        alone: Whether only tests of the runtime are to run.
 
     Raises:
-        KvtestError: A runtime that the user has named is missing something, or a shim does not start.
+        KvtestError: A runtime that the user has asked for is missing something, or a shim does not start.
     """
     try:
         installation = find(loaded.settings)
     except KvtestError as error:
-        if isinstance(error, UsageError) or chosen(loaded):
+        if isinstance(error, UsageError) or chosen(loaded) or alone:
             raise
         return
     if not installation.profile.own or loaded.settings.shim is not None:

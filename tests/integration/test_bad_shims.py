@@ -161,7 +161,8 @@ def test_a_default_runtime_that_is_not_there_is_left_out_with_the_cure(tmp_path:
         "import kvtest.cli, kvtest.runtime.installation, sys\n"
         "find = kvtest.runtime.installation.find_program\n"
         "kvtest.runtime.installation.find_program = lambda name: None if name == 'mkfs.erofs' else find(name)\n"
-        "sys.argv = ['kvtest', 'run', 'runtime', '-k', 'test_a_shim_tells and direct', '-n', '0']\n"
+        "sys.argv = ['kvtest', 'run', 'transport', 'runtime', '-n', '0',\n"
+        "    '-k', '(test_a_shim_tells and direct) or the_host_connects']\n"
         "kvtest.cli.main()\n"
     )
     completed = subprocess.run(
