@@ -134,9 +134,8 @@ def test_versions_of_cgroups_are_told_apart(
 
 def test_without_root(profile: Profile, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert told(profile, settings) == [
-        "not root, which shims need\n  hint: run it with sudo; the rings transport and agent run without"
-    ]
+    cure = "run it with sudo; the rings transport and agent run without"
+    assert told(profile, settings) == [f"not root, which shims need\n  hint: {cure}"]
 
 
 def test_a_configuration_file_is_passed_as_the_profile_says(tmp_path: Path) -> None:
