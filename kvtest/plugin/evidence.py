@@ -14,8 +14,11 @@ import pytest
 
 if TYPE_CHECKING:
     from kvtest.harness import RunningMachine
+    from kvtest.runtime import Pods
 
 _KEY = pytest.StashKey["RunningMachine"]()
+PODS: pytest.StashKey[Pods] = pytest.StashKey()
+"""What makes the pods of a test, if it has some."""
 _DIAGNOSIS_SECONDS = 5.0
 _DIAGNOSED = pytest.StashKey[bool]()
 
@@ -69,6 +72,22 @@ def keep_diagnosis(item: pytest.Item) -> Path:
         writer.start()
         writer.join(_DIAGNOSIS_SECONDS)
     return path
+
+
+def keep_pods(item: pytest.Item) -> None:
+    """Keep what tells of the pods of a test that has failed; they may be gone after it.
+
+    Args:
+        item: The test.
+    """
+    pods = item.stash.get(PODS, None)
+    if pods is None or not pods.in_use:
+        return
+    from kvtest.plugin.session import session_of
+    from kvtest.runtime.evidence import keep
+
+    for pod in pods.in_use:
+        keep(pod, session_of(item.config).artifacts(item) / "pods" / pod.id)
 
 
 def guest_of(item: pytest.Item) -> RunningMachine | None:

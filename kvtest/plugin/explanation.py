@@ -11,7 +11,7 @@ from _pytest._code.code import ExceptionChainRepr  # pytest has no public name f
 
 from kvtest.errors import DeadlineExceededError, DeviceError, InternalError, KvtestError, LeakError
 from kvtest.plugin.collection import catalogue_of, requirements_of, transports_of
-from kvtest.plugin.evidence import guest_of, keep_diagnosis
+from kvtest.plugin.evidence import guest_of, keep_diagnosis, keep_pods
 from kvtest.plugin.options import reproduce_command
 from kvtest.plugin.session import artifacts_directory, session_of
 from kvtest.report.text import safe
@@ -52,6 +52,8 @@ def explain(item: pytest.Item, exception: pytest.ExceptionInfo[BaseException], r
     report.user_properties.extend(kinds)
     item.user_properties.extend(kinds)  # for the reports that follow
     artifacts = session_of(item.config).artifacts(item)
+    if report.when == "call":
+        keep_pods(item)
     if isinstance(error, KvtestError) and (report.when == "setup" or isinstance(error, LeakError)):
         (artifacts / "traceback.txt").write_text(str(exception.getrepr(style="long")))
         report.longrepr = safe(str(error))

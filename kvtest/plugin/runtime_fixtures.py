@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from kvtest.plugin.evidence import PODS
 from kvtest.plugin.timeouts import suspended
 
 if TYPE_CHECKING:
@@ -54,11 +55,11 @@ def driver(request: pytest.FixtureRequest) -> Driver:
 
 
 @pytest.fixture
-def pods(runtime: RuntimeUnderTest, driver: Driver) -> Iterator[Pods]:
+def pods(request: pytest.FixtureRequest, runtime: RuntimeUnderTest, driver: Driver) -> Iterator[Pods]:
     """Makes pods; they end with the test, and what they leave on the host fails it."""
     from kvtest.runtime import Pods
 
-    pods = Pods(runtime, driver)
+    pods = request.node.stash[PODS] = Pods(runtime, driver)
     yield pods
     pods.close()
 
@@ -84,4 +85,5 @@ def shared_pod(request: pytest.FixtureRequest, pods: Pods) -> Iterator[Pod]:
         yield pods.start()
         return
     with runtime.shared.lend(pods.driver) as pod:
+        pods.lent = pod
         yield pod

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
@@ -67,9 +67,17 @@ class Surroundings:
 
     def owned_paths(self, container: str) -> list[str]:
         """Return the patterns of what a container may have on the host."""
+        return self._filled_in(self.installation.profile.owns, container)
+
+    @property
+    def logs(self) -> list[str]:
+        """The patterns of the files in which the runtime tells what it does."""
+        return self._filled_in(self.installation.profile.logs, "*")
+
+    def _filled_in(self, patterns: Sequence[str], container: str) -> list[str]:
         return [
             pattern.format(namespace=NAMESPACE, pod=self.pod, container=container, run=self.directory)
-            for pattern in self.installation.profile.owns
+            for pattern in patterns
         ]
 
 
@@ -99,6 +107,10 @@ class Backend(Protocol):
 
     def removed(self, name: str, deadline: Deadline) -> None:
         """Take a container that was deleted out of the books."""
+
+    @property
+    def logs(self) -> list[Path]:
+        """What whoever runs the shims, and the shims, have logged: files that may exist."""
 
     @property
     def address(self) -> Path:

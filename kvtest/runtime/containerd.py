@@ -102,6 +102,11 @@ class Containerd:
         return self._process.process.pid
 
     @property
+    def log(self) -> Path:
+        """The file that it logs to."""
+        return self._process.log
+
+    @property
     def socket(self) -> Path:
         """Where it listens."""
         return self._process.socket
@@ -217,6 +222,11 @@ class ContainerdBackend:
     def shim(self) -> ShimProcess | None:
         """The shim, from the first container on."""
         return self._process
+
+    @property
+    def logs(self) -> list[Path]:
+        """The log of containerd, into which it copies those of shims."""
+        return [self._containerd.log]
 
     @property
     def address(self) -> Path:

@@ -85,6 +85,7 @@ class ContainerdProcess:
     ) -> None:
         self.directory = directory
         self.socket = directory / "containerd.sock"
+        self.log = directory / "containerd.log"
         self._program = program
         self._mounts = mounts
         self._environment = _environment(directory / "bin", installation) if installation is not None else {}
@@ -106,7 +107,7 @@ class ContainerdProcess:
             notified.bind(str(notify))
             self.process = OwnedProcess(
                 [self._program, "--config", self.directory / "config.toml"],
-                output=self.directory / "containerd.log",
+                output=self.log,
                 environment={**os.environ, **self._environment, "NOTIFY_SOCKET": str(notify)},
                 mounts=self._mounts,
             )

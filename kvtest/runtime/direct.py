@@ -80,6 +80,11 @@ class DirectBackend:
         return self._process
 
     @property
+    def logs(self) -> list[Path]:
+        """The logs of the shim, one for each container."""
+        return sorted((self._given.directory / BUNDLES).glob("*/log"))
+
+    @property
     def address(self) -> Path:
         """The socket of the shim that was started last."""
         return self._address

@@ -8,6 +8,7 @@ import itertools
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +121,11 @@ class Pod:
         if found is None:
             raise StateError(f"the pod {self.id} has no shim yet")
         return found
+
+    @property
+    def logs(self) -> list[str]:
+        """Shell patterns of the files that tell what its shim and its machine do, and who runs them."""
+        return [*(escape(str(path)) for path in self.backend.logs), *self._given.logs]
 
     @property
     def address(self) -> Path:

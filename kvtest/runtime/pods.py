@@ -41,6 +41,13 @@ class Pods:
         self.runtime = runtime
         self.driver = driver
         self._pods: list[tuple[Pod, RunDirectory]] = []
+        #: A pod that outlives the test.
+        self.lent: Pod | None = None
+
+    @property
+    def in_use(self) -> list[Pod]:
+        """The pods that the test has."""
+        return [*([self.lent] if self.lent is not None else []), *(pod for pod, _ in self._pods)]
 
     def start(self, *, sink: Sink = Sink.LIVE, within: Deadline | float = PATIENCE) -> Pod:
         """Start a pod.

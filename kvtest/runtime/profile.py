@@ -161,6 +161,8 @@ class Profile:
         vm: How its virtual machine is found, if it has one.
         owns: Shell patterns of paths that a pod may have on the host; ``{namespace}``, ``{pod}``, ``{container}`` and
             ``{run}``, a directory that only the pod has, are filled in.
+        logs: Shell patterns, as in ``owns``, of files in which the runtime tells what it does, which are kept among the
+            artifacts of a test that fails.
         status_of_lost_vm: Exit status that containers are reported with when the virtual machine is gone.
         status_of_delete: Exit status that ``delete`` reports.
         detection_bound: Seconds until the shim has noticed that a virtual machine or container is gone.
@@ -184,6 +186,7 @@ class Profile:
     configuration: ConfigurationFile | None = None
     vm: VirtualMachine | None = None
     owns: tuple[str, ...] = ()
+    logs: tuple[str, ...] = ()
     status_of_lost_vm: int = 255
     status_of_delete: int = 137
     detection_bound: float = 5.0
@@ -255,9 +258,10 @@ def _check(profile: Profile, path: Path) -> None:
             _check_address(place, f"vm.{what}", path)
     _check_filled_in("options.root", profile.options.root or "", ("run",), path)
     _check_filled_in("vm.process", profile.vm.process if profile.vm is not None else "", ("pod",), path)
-    for pattern in profile.owns:
-        _check_filled_in("owns", pattern, ("namespace", "pod", "container", "run"), path)
-        _check_owned(pattern, path)
+    for key in ("owns", "logs"):
+        for pattern in getattr(profile, key):
+            _check_filled_in(key, pattern, ("namespace", "pod", "container", "run"), path)
+            _check_of_one_pod(key, pattern, path)
 
 
 def _check_filled_in(key: str, pattern: str, known: tuple[str, ...], path: Path) -> None:
@@ -269,11 +273,11 @@ def _check_filled_in(key: str, pattern: str, known: tuple[str, ...], path: Path)
         raise ProfileError(f"{path}: {key!r} has {pattern!r}", hint=f"what is filled in is {names}") from None
 
 
-def _check_owned(pattern: str, path: Path) -> None:
-    # It is removed when a run is killed.
+def _check_of_one_pod(key: str, pattern: str, path: Path) -> None:
+    # What is owned is removed when a run is killed, and what is logged is told of a test that fails.
     if not any(name in pattern for name in ("{pod}", "{container}", "{run}")):
         raise ProfileError(
-            f"{path}: 'owns' has {pattern!r}, which is not of one pod alone", hint="put {pod} or {container} into it"
+            f"{path}: {key!r} has {pattern!r}, which is not of one pod alone", hint="put {pod} or {container} into it"
         )
 
 
