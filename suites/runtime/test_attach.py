@@ -162,6 +162,25 @@ def test_processes_leave_nothing_with_the_shim(shared_pod: Pod) -> None:
     assert_nothing_kept(shared_pod, container, before)
 
 
+@requirement("RUNTIME-EXEC-005")
+@pytest.mark.capability("runtime-group")
+@pytest.mark.parametrize("driver", ["direct"], indirect=True)
+def test_containers_leave_nothing_with_the_shim_of_others(shared_pod: Pod) -> None:
+    def live() -> None:
+        other = shared_pod.run(["cat"], stdin=True)
+        other.kill()
+        other.wait(PATIENCE)
+        other.delete()
+        other.stdin.close()  # as clients do; runc's shim has its end open as long as they
+
+    container = shared_pod.run(FOREVER)
+    live()  # what is made once is there from now on
+    before = Footprint.of(shared_pod.shim.pid)
+    for _ in range(SLACK + 1):
+        live()
+    assert_nothing_kept(shared_pod, container, before)
+
+
 @requirement("RUNTIME-AGENT-001")
 @pytest.mark.capability("runtime-vm", "runtime-agent")
 @pytest.mark.parametrize("driver", ["direct"], indirect=True)

@@ -295,6 +295,18 @@ def keeps_a_descriptor() -> None:
     _replace(Container, "add", broken)
 
 
+@_in_the_shim("RUNTIME-EXEC-005")
+def keeps_a_descriptor_of_containers() -> None:
+    """A descriptor stays open of each container."""
+    create = Container.create
+
+    def broken(self: Container, mounts: Any) -> None:
+        create(self, mounts)
+        os.open(os.devnull, os.O_RDONLY)
+
+    _replace(Container, "create", broken)
+
+
 @_in_the_shim("RUNTIME-CLIENTS-004")
 def ends_without_descriptors() -> None:
     """A shim that has no descriptor left for a client ends."""

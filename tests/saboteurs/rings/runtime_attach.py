@@ -18,6 +18,7 @@ FAULTS = [
     Fault("test_attach::test_output_that*direct*", machines.ends_when_all_is_read, "the event TaskExit"),
     Fault("test_attach::test_a_client_that_van*direct*", machines.waits_for_who_has_gone, "has kept 0 descriptors"),
     Fault("test_attach::test_processes*direct*", machines.keeps_a_descriptor, "has kept 4 descriptors"),
+    Fault("test_attach::test_containers*direct*", machines.keeps_a_descriptor_of_containers, "descriptors and"),
     # Whoever connects next, or asks.
     Fault("test_attach::test_a_shim*direct*", machines.ends_without_descriptors, "onnection"),
     Fault("test_attach::test_an_agent*direct*", machines.serves_one_client, "to take a connection"),
