@@ -189,16 +189,26 @@ class RPCError(KvtestError):
 
     Args:
         code: The gRPC status code.
-        message: The peer's text.
+        message: The peer's text; a client's error has the call and the code's name before it.
     """
 
     def __init__(self, code: int, message: str, *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.code = code
 
+    @property
+    def answered(self) -> bool:
+        """Whether the peer has answered at all."""
+        return True
+
 
 class ConnectionLostError(RPCError):
     """The connection of a call ended before its reply (gRPC code 14, UNAVAILABLE)."""
+
+    @property
+    def answered(self) -> bool:
+        """Whether the peer has answered at all: it has not."""
+        return False
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(14, message, hint=hint)

@@ -14,6 +14,7 @@ from kvtest.deadline import Deadline
 from kvtest.errors import ConnectionLostError, FrameError, RPCError
 from kvtest.rpc import frames
 from kvtest.rpc.envelope import Request, Response
+from kvtest.rpc.status import name_of
 
 _CHUNK = 1 << 18
 
@@ -47,7 +48,8 @@ class PendingCall:
             self._client.forget(self._stream)
             raise deadline.exceeded(f"the answer to {self.name}") from None
         if response.code:
-            raise RPCError(response.code, f"{self.name}: {response.message}")
+            reason = f": {response.message}" if response.message else ", with no more words"
+            raise RPCError(response.code, f"{self.name}: {name_of(response.code)}{reason}")
         return response.payload
 
 

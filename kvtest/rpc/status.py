@@ -26,3 +26,11 @@ class Code(IntEnum):
     UNAVAILABLE = 14
     DATA_LOSS = 15
     UNAUTHENTICATED = 16
+
+
+def name_of(code: int) -> str:
+    """Return what to call a code in messages, whether it is one of these or not."""
+    try:
+        return Code(code).name
+    except ValueError:
+        return f"status {code}"

@@ -26,6 +26,10 @@ _FORMS = {
 }
 _HIGHEST = (1 << 32) - 2  # VMADDR_CID_ANY and VMADDR_PORT_ANY are one above (vsock(7))
 _LONGEST_PATH = 107  # sun_path, with its zero byte (unix(7))
+_ONLY_GUESTS = (
+    "kvtest dials vsock only to guests, which /dev/vhost-vsock knows of: CIDs below 3 are the hypervisor, this machine "
+    "itself and its host. An agent on this machine itself can listen at unix://@NAME (KATA_AGENT_SERVER_ADDR)"
+)
 
 
 @frozen
@@ -135,7 +139,7 @@ def _number(text: str, what: str, digits: str, least: int) -> int:
     if not least <= number <= _HIGHEST:
         raise UsageError(
             f"the agent's address {text!r} has the {what} {digits}, which is not between {least} and {_HIGHEST}",
-            hint="CIDs below 3 are the hypervisor, this machine itself and its host" if what == "CID" else None,
+            hint=_ONLY_GUESTS if what == "CID" else None,
         )
     return number
 

@@ -13,6 +13,14 @@ WRITABLE_OVERLAY = "io.katacontainers.fs-opt.overlay-rw"
 # As Kata's shim asks for them: the network and the cgroups of the guest are those of the pod.
 _NAMESPACES = ("pid", "mount", "ipc", "uts")
 _CAPABILITY_SETS = ("Bounding", "Effective", "Permitted")
+# What containerd gives containers. Kata's agent refuses a specification that says nothing of them.
+_CAPABILITIES = tuple(
+    f"CAP_{name}"
+    for name in (
+        *("CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP"),
+        *("NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE"),
+    )
+)
 _ENVIRONMENT = {"PATH": "/bin", "HOME": "/root", "TERM": "linux"}
 _MOUNTS = (
     ("/proc", "proc", "proc", ()),
@@ -100,7 +108,7 @@ def process_fields(
         user: Its user.
         group: Its group; the number of its user if ``None``.
         groups: Further groups of it.
-        capabilities: What it may do, and what its programs may at most; the agent's own choice if ``None``.
+        capabilities: What it may do, and what its programs may at most; what containerd gives containers if ``None``.
         limits: Soft and hard limits of its resources, by names such as ``RLIMIT_NOFILE``.
         no_new_privileges: Whether no program that it runs gets more privileges.
         oom_score: How much sooner than others it is killed for want of memory.
@@ -114,9 +122,8 @@ def process_fields(
         "Rlimits": [{"Type": name, "Soft": soft, "Hard": hard} for name, (soft, hard) in (limits or {}).items()],
         "NoNewPrivileges": no_new_privileges,
         "OOMScoreAdj": oom_score,
+        "Capabilities": dict.fromkeys(_CAPABILITY_SETS, _CAPABILITIES if capabilities is None else capabilities),
     }
-    if capabilities is not None:
-        fields["Capabilities"] = dict.fromkeys(_CAPABILITY_SETS, capabilities)
     if terminal is not None:
         fields["ConsoleSize"] = {"Height": terminal[0], "Width": terminal[1]}
     return fields

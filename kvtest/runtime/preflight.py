@@ -9,7 +9,7 @@ import secrets
 from pathlib import Path
 
 from kvtest.deadline import Deadline
-from kvtest.errors import HostError, KvtestError, UsageError
+from kvtest.errors import HostError, KvtestError, RPCError, UsageError
 from kvtest.ownership import RunDirectory
 from kvtest.runtime.agent import AgentEndpoint
 from kvtest.runtime.backend import Surroundings
@@ -63,7 +63,7 @@ def try_agent(settings: Settings) -> None:
         settings: The settings of the run, which have its address.
 
     Raises:
-        HostError: Nobody answers, or this machine has no such addresses.
+        HostError: Nobody answers, or somebody else than an agent, or this machine has no such addresses.
         UsageError: It is no address.
     """
     assert settings.agent_address is not None
@@ -74,6 +74,11 @@ def try_agent(settings: Settings) -> None:
     except (HostError, UsageError):
         raise
     except KvtestError as error:
+        if isinstance(error, RPCError) and error.answered:
+            raise HostError(
+                f"what answers at {settings.agent_address} does not say how it is: {error.message}",
+                hint="--agent-address is of an agent that speaks Kata's API: is it one?",
+            ) from error
         raise HostError(
             f"the agent at {settings.agent_address} does not answer: {error.message}",
             hint="--agent-address is of an agent that runs already: does it, and does it listen there?",

@@ -39,7 +39,10 @@ class HybridVsock(Vsock):
         except TimeoutError:
             connection.close()
             raise deadline.exceeded(f"the guest to accept a connection to port {port}") from None
-        except (FileNotFoundError, ConnectionError):
+        except FileNotFoundError:
+            connection.close()
+            raise ConnectionRefusedError(f"there is no {self.path}: the guest is gone, or has never been") from None
+        except ConnectionError:
             connection.close()
             raise ConnectionRefusedError(
                 f"port {port} of the guest refused the connection: the guest is gone"

@@ -120,7 +120,8 @@ def test_a_read_takes_no_more_than_it_was_asked_for(agent: Agent) -> None:
 @requirement("AGENT-STREAM-008")
 def test_a_process_that_ends_lets_go_of_its_writers(agent: Agent) -> None:
     container = agent.run(["sleep", "1000"])
-    stuck = container.begin("WriteStdin", data=bytes(1 << 20))  # more than a pipe holds
+    # More than a pipe holds; and an answer that its time is up would be none.
+    stuck = container.begin("WriteStdin", 2 * PATIENCE, data=bytes(1 << 20))
     container.kill()
     with pytest.raises(RPCError) as refused:
         stuck.result(PATIENCE)

@@ -60,7 +60,7 @@ _TABLE: list[tuple[str, str | Break, str]] = [
     (
         f"life_cycle::test_a_container_that_is_gone_leaves_nothing[{VSOCK}]",
         "leaves_what_could_not_be_created",
-        "left by one that could not run: /run/kvtest-data-fails",
+        "left by one that could not run: /run/kvtest-root-fails",
     ),
     (
         f"life_cycle::test_a_container_sees_no_files_of_one_of_its_id_before[{VSOCK}]",
@@ -100,7 +100,7 @@ _TABLE: list[tuple[str, str | Break, str]] = [
     ),
     (f"processes::test_a_container_is_confined_as_it_was_asked_for[{VSOCK}]", "confines_nothing", "assert {"),
     (f"processes::test_containers_do_not_see_each_other[{VSOCK}]", "shares_namespaces", "assert ["),
-    (f"processes::test_a_terminal_is_one[{VSOCK}]", "ignores_the_size_of_a_terminal", "assert [b'/dev/pts/0"),
+    (f"processes::test_a_terminal_is_one[{VSOCK}]", "ignores_the_size_of_a_terminal", "assert [b'0', b'0', "),
     (f"processes::test_a_terminal_can_be_resized[{VSOCK}]", "ignores_the_size_of_a_terminal", "assert b'50 132"),
     (f"processes::test_a_terminal_turns_a_character_into_a_signal[{VSOCK}]", "makes_terminals_raw", "waited"),
     (f"streams::test_large_output_arrives_whole[{VSOCK}]", "flips_a_byte", "not what was expected"),
@@ -133,7 +133,11 @@ _TABLE: list[tuple[str, str | Break, str]] = [
         "copies_anywhere",
         "DID NOT RAISE",
     ),
-    (f"resources::test_a_storage_is_mounted_for_its_container[{VSOCK}]", "keeps_mounts", "/run/kvtest-storage"),
+    (
+        f"resources::test_a_storage_is_mounted_for_its_container[{VSOCK}]",
+        "mounts_no_storage",
+        "assert b'/kvtest-sto",
+    ),
     (f"resources::test_the_sandbox_has_its_host_name[{VSOCK}]", "ignores_the_host_name", "== b'pod-7"),
     (f"resources::test_the_end_of_the_sandbox_ends_all_containers[{VSOCK}]", "leaves_a_container", "waited"),
     (f"clients::test_each_client_has_a_life_cycle_of_its_own[{VSOCK}-8]", "serves_one_client_at_a_time", "Barrier"),
@@ -160,14 +164,9 @@ _TABLE: list[tuple[str, str | Break, str]] = [
     (f"hostile::test_others_go_on[{VSOCK}-garbage]", "dies_of_garbage", "ended"),
     (f"hostile::test_others_go_on[{VSOCK}-half_a_frame]", "waits_for_the_rest_of_a_frame", "waited"),
     (
-        f"hostile::test_what_is_no_ttrpc_ends_the_connection[{VSOCK}-garbage]",
-        "keeps_a_garbled_connection",
-        "assert 0 == 1",
-    ),
-    (
-        f"hostile::test_what_does_not_exist_is_unimplemented[{VSOCK}-grpc.AgentService-NoSuchMethod]",
+        f"hostile::test_what_does_not_exist_is_refused[{VSOCK}-grpc.AgentService-NoSuchMethod]",
         "calls_the_unknown_internal",
-        "assert 13 == 12",
+        "assert 13 in (",
     ),
     (f"hostile::test_a_request_that_is_no_message_is_refused[{VSOCK}]", "answers_no_bad_request", "waited"),
     (f"hostile::test_a_client_that_never_reads_holds_up_nobody[{VSOCK}]", "waits_for_a_client_to_read", "waited"),

@@ -40,7 +40,7 @@ def test_an_address_is_parsed_and_written_back(text: str, address: object) -> No
         ("vsock://3", "not two numbers", "vsock://CID:PORT"),
         ("vsock://-1:1024", "not two numbers", "vsock://CID:PORT"),
         ("vsock://three:1024", "not two numbers", "vsock://CID:PORT"),
-        ("vsock://1:1024", "the CID 1, which is not between 3", "this machine itself"),
+        ("vsock://1:1024", "the CID 1, which is not between 3", "itself can listen at unix://@NAME"),
         ("vsock://2:1024", "the CID 2, which is not between 3", "host"),
         ("vsock://4294967295:1024", "the CID 4294967295", "hypervisor"),
         ("vsock://3:4294967296", "the port 4294967296", None),

@@ -15,8 +15,10 @@ from kvtest.rpc import api
 from kvtest.rpc.server import Connection, Services
 from kvtest.runtime import agent_dial
 from kvtest.runtime.agent import AGENT, HEALTH, AgentEndpoint
-from kvtest.runtime.agent_address import UnixAddress, VsockAddress
+from kvtest.runtime.agent_address import HybridAddress, UnixAddress, VsockAddress
 from kvtest.runtime.agent_dial import dial
+from kvtest.runtime.preflight import try_agent
+from kvtest.settings.sources import load
 from kvtest.vsock import reservation
 
 SPOKEN = api.load("agent-2.1")
@@ -43,8 +45,11 @@ def agent_at(tmp_path: Path) -> Iterator[str]:
     def refuse(_call: object) -> bytes:
         raise RPCError(3, "no such container")
 
+    def refuse_without_a_word(_call: object) -> bytes:
+        raise RPCError(12, "")
+
     services: Services = {
-        HEALTH: {"Version": lambda _call: version},
+        HEALTH: {"Version": lambda _call: version, "Check": refuse_without_a_word},
         AGENT: {"StatsContainer": refuse, "WaitProcess": lambda _call: None},
     }
     with socket.socket(socket.AF_UNIX) as listener:
@@ -65,9 +70,15 @@ def test_the_version_decides_what_is_spoken(agent_at: str) -> None:
 
 def test_a_refusal_has_the_agents_code_and_text(agent_at: str) -> None:
     with AgentEndpoint.of(agent_at, 5.0).connect() as agent:
-        with pytest.raises(RPCError, match="StatsContainer: no such container") as refused:
+        with pytest.raises(RPCError, match="StatsContainer: INVALID_ARGUMENT: no such container") as refused:
             agent.container("nobody").statistics()
         assert refused.value.code == 3
+
+
+def test_what_answers_with_a_bare_status_is_not_said_to_be_silent(agent_at: str) -> None:
+    settings = load({"agent_address": agent_at}, {}, {}, Path("/")).settings
+    with pytest.raises(HostError, match=r"does not say how it is: .*: Check: UNIMPLEMENTED, with no more words"):
+        try_agent(settings)
 
 
 def test_a_call_that_is_not_answered_ends_at_its_deadline_and_with_the_connection(agent_at: str) -> None:
@@ -113,6 +124,11 @@ def test_dialling_goes_on_until_somebody_listens(tmp_path: Path) -> None:
 def test_dialling_gives_up_with_what_it_saw(tmp_path: Path) -> None:
     with pytest.raises(DeadlineExceededError, match="to take a connection; last seen: No such file or directory"):
         dial(UnixAddress(str(tmp_path / "nobody")), 0.05)
+
+
+def test_a_vsock_that_is_not_there_is_said_to_be(tmp_path: Path) -> None:
+    with pytest.raises(DeadlineExceededError, match=rf"last seen: there is no {tmp_path}/vsock: the guest is gone"):
+        dial(HybridAddress(str(tmp_path / "vsock"), 1024), 0.05)
 
 
 def test_dialling_can_be_cancelled(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from kvtest.deadline import Deadline
 from kvtest.errors import HostError, ShimError
 from kvtest.ownership import AdoptedProcess, run
+from kvtest.rpc import frames
 from kvtest.runtime import shim
 from kvtest.runtime.installation import Installation
 from kvtest.runtime.profile import load
@@ -31,6 +32,7 @@ print("unix://" + os.path.abspath("shim.sock"), end="")
 # Parts of what a shim may do with its first client: read its request, wait until it has gone.
 TAKE = "taken = listener.accept()[0]; taken.recv(4096)"
 WAIT = "taken.recv(4096)"
+UNIMPLEMENTED = frames.encode(1, frames.RESPONSE, bytes.fromhex("0a02080c"))  # a status with that code, and no message
 
 
 def place_of(directory: Path, script: str, *, interpreter: str = "/bin/sh", mode: int = 0o700) -> shim.Place:
@@ -88,18 +90,19 @@ def test_a_shim_that_ends_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "seen"),
+    ("answer", "what", "seen"),
     [
-        (f"{TAKE}; taken.sendall(b'HTTP/1.1 400 Bad Request'); {WAIT}", "does not speak ttRPC"),
-        (TAKE, "the connection ended"),
-        (f"{TAKE}; {WAIT}", "for the answer to"),
+        (f"{TAKE}; taken.sendall(b'HTTP/1.1 400 Bad Request'); {WAIT}", "does not answer", "does not speak ttRPC"),
+        (TAKE, "does not answer", "the connection ended"),
+        (f"{TAKE}; {WAIT}", "does not answer", "for the answer to"),
+        (f"{TAKE}; taken.sendall({UNIMPLEMENTED!r}); {WAIT}", "refuses", "Connect: UNIMPLEMENTED, with no more words"),
     ],
-    ids=["garbage", "nothing", "silence"],
+    ids=["garbage", "nothing", "silence", "status"],
 )
-def test_a_shim_that_does_not_answer(tmp_path: Path, answer: str, seen: str) -> None:
+def test_a_shim_that_does_not_answer(tmp_path: Path, answer: str, what: str, seen: str) -> None:
     place = place_of(tmp_path, LISTEN.format(answer=answer), interpreter=sys.executable)
     message = refused(place, 3.0)
-    assert f"does not answer at {place.bundle}/shim.sock" in message
+    assert f"{what} at {place.bundle}/shim.sock" in message
     assert seen in message
     assert "hint: is it a containerd shim v2?" in message
 
