@@ -99,11 +99,11 @@ def deletes_with_another_status() -> Iterator[None]:
         yield
 
 
-@breaks("RUNTIME-GROUP-001")
+@breaks("RUNTIME-GROUP-002")
 @contextlib.contextmanager
-def ends_with_its_first_container() -> Iterator[None]:
-    """Delete ends the shim that was started for the container, whoever else it serves."""
-    script = r"""for FOUND in $(grep -lsaP "id\x00$ID\x00-address" /proc/[0-9]*/cmdline); do
+def ends_with_any_container() -> Iterator[None]:
+    """Delete ends the shim of the container's pod, whoever else it serves."""
+    script = r"""for FOUND in $(grep -lsaP "id\x00${ID%-*}\x00-address" /proc/[0-9]*/cmdline); do
         PROCESS=${FOUND%/cmdline}
         kill -KILL ${PROCESS#/proc/}
         while [ -e $PROCESS ]; do :; done
