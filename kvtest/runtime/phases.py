@@ -50,7 +50,8 @@ def reach_all(pods: Pods, phases: Sequence[str] = PHASES) -> list[Pod]:
     """Start pods that have, all together, a container in each phase that the runtime knows.
 
     One pod has them all where the runtime has several containers in one, and each but the first says by its ID in which
-    phase it is. Whatever is found of it later tells by that in which phase it was not looked after.
+    phase it is. Whatever is found of it later tells by that in which phase it was not looked after. The first one is a
+    pod's sandbox, and started: a runtime may start no other before that.
 
     Args:
         pods: Starts them.
@@ -64,7 +65,7 @@ def reach_all(pods: Pods, phases: Sequence[str] = PHASES) -> list[Pod]:
             reach(pod, phase)
         return started
     pod = pods.start()
-    for number, phase in enumerate(known):
+    for number, phase in enumerate(sorted(known, key="created".__eq__)):
         reach(pod, phase, None if number == 0 else f"{pod.id}-{phase}")
     return [pod]
 
