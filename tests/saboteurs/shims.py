@@ -344,6 +344,24 @@ def publishes_to_everybody() -> Iterator[None]:
 # --- Others
 
 
+@breaks("RUNTIME-CLEANUP-001")
+@contextlib.contextmanager
+def has_its_containers_end_for_it() -> Iterator[None]:
+    """A shim that is told to end goes on, and its containers end."""
+    kill = shim.ShimProcess.kill
+
+    def broken(self: shim.ShimProcess, number: signal.Signals = signal.SIGKILL) -> None:
+        if number is not signal.SIGTERM:
+            kill(self, number)
+            return
+        for path in Path(f"/proc/{self.pid}/task").glob("*/children"):
+            for child in path.read_text().split():
+                os.kill(int(child), signal.SIGKILL)
+
+    with patch.object(shim.ShimProcess, "kill", broken):
+        yield
+
+
 @breaks("RUNTIME-CLEANUP-006")
 @contextlib.contextmanager
 def kills_its_neighbours() -> Iterator[None]:

@@ -80,6 +80,12 @@ FAULTS = [
     # Failure
     Fault("test_failure::test_everything_goes_with_the_shim*direct-SIGKILL]", shims.leaves_a_cgroup, "cgroup"),
     Fault("test_failure::test_everything_goes_with_the_shim*direct-SIGTERM]", shims.leaves_the_state, "path /run"),
+    Fault(
+        "test_failure::test_everything_goes_with_the_shim*direct-SIGTERM]",
+        shims.has_its_containers_end_for_it,
+        "not all its containers",
+        also=True,
+    ),
     Fault("test_failure::test_everything_goes_with_a_shim*direct*", shims.leaves_a_process, "sleep 1000"),
     Fault("test_failure::test_everything_goes_when*in_a_deletion*direct*", shims.hangs_in_delete, "left behind"),
     Fault("test_failure::test_the_end_is*direct*", shims.deletes_with_another_status, "exit status 0 and not 137"),
