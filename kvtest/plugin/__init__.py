@@ -30,7 +30,7 @@ from kvtest.plugin.crash import Crashes
 from kvtest.plugin.reporting import Reporting
 
 # Their assertions are those of the tests that share them, and tell as much.
-pytest.register_assert_rewrite("kvtest.runtime.neighbours", "kvtest.runtime.phases")
+pytest.register_assert_rewrite(*(f"kvtest.runtime.{name}" for name in ("losses", "neighbours", "phases", "under_way")))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -259,7 +259,7 @@ class Pod:
             streams.close()
 
     def end(self, within: Deadline | float) -> None:
-        """End its containers in order, and its shim; what a shim that is gone has left is not looked after.
+        """End its containers, the first one last, and its shim; what a shim that is gone has left is not looked after.
 
         Raises:
             KvtestError: Something did not end.
@@ -267,7 +267,7 @@ class Pod:
         deadline = Deadline.of(within)
         if self.backend.shim is not None:
             self.backend.shim.kill(signal.SIGCONT)
-        for container in list(self.containers):
+        for container in reversed(list(self.containers)):  # the first is the sandbox, without which no other goes on
             with contextlib.suppress(StateError, RPCError):  # the shim is gone, or it has ended
                 self._end(container, deadline)
         self.backend.end(deadline)

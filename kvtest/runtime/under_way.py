@@ -10,6 +10,7 @@ from typing import Any
 
 from kvtest.deadline import Deadline
 from kvtest.errors import RPCError
+from kvtest.runtime.losses import assert_ends_are_published, assert_statuses, name_of, told, told_or_lost
 from kvtest.runtime.phases import FOREVER, PATIENCE
 from kvtest.runtime.pod import Pod
 from kvtest.runtime.tasks import Status
@@ -37,8 +38,15 @@ class Calls:
         self._ended.wait(PATIENCE)
         self._new = f"{pod.id}-new"
         within = PATIENCE + pod.profile.detection_bound
-        processes = (self._running, self._beside, self._added, self._created)
-        self._waits = [process.waiting(within) for process in processes]
+        self._waits = {
+            name_of(container, process): process.waiting(within)
+            for container, process in (
+                (self._running, self._running),
+                (self._running, self._beside),
+                (self._running, self._added),
+                (self._created, self._created),
+            )
+        }
 
     def begin(self) -> None:
         """Begin a creation, two starts and a deletion."""
@@ -52,31 +60,48 @@ class Calls:
         """Those that were begun."""
         return [self._creation, *self._starts, self._deletion]
 
-    def check(self) -> None:
+    def check(self, *, hung: bool) -> None:
         """See that each was answered, though not how soon it was begun before the end.
+
+        Args:
+            hung: Whether the machine or its agent hangs. Then the shim may end with it.
 
         Raises:
             AssertionError: Something is not as it has to be.
             KvtestError: A call has failed in another way than by an answer that says so, or not been answered.
         """
-        lost = self._pod.profile.status_of_lost_vm
         within = Deadline(self._pod.profile.detection_bound)
-        assert [wait.result(within).status for wait in self._waits] == [lost] * len(self._waits)
+        ends = told_or_lost(self._pod, self._waits, within) if hung else told(self._waits, within)
+        if ends is not None:
+            assert_statuses(ends, self._pod.profile.status_of_lost_vm)
         for start in self._starts:
             _answered(start)
-        created = _answered(self._creation)
-        status = self._deletion.result() if _answered(self._deletion) else self._ended.delete()
-        assert status.status == _KEPT
+        created, deleted = _answered(self._creation), _answered(self._deletion)
+        if deleted:
+            assert self._deletion.result().status == _KEPT
+        if ends is None:
+            bound = Deadline(self._pod.profile.cleanup_bound)
+            assert_ends_are_published(self._pod, (self._running, self._created), bound)
+        else:
+            self._check_deletions(deleted=deleted)
+        # Where the shim has ended, what it was about to create is deleted, and that is published.
+        untrue = self._pod.events.of(self._new, "TaskCreate" if ends is None else None)
+        assert created or untrue == [], f"what was not created was told of: {', '.join(map(str, untrue))}"
+
+    def _check_deletions(self, *, deleted: bool) -> None:
+        """See that the shim tells of all that has ended, and deletes it."""
+        if not deleted:
+            assert self._ended.delete().status == _KEPT
+        lost = self._pod.profile.status_of_lost_vm
         running, beside = self._running.id, self._beside.name
         self._pod.events.expect("TaskExit", running, process=beside, status=lost, within=PATIENCE)
-        for container in list(self._pod.containers):
+        for container in reversed(list(self._pod.containers)):
             self._pod.events.expect("TaskExit", container.id, status=lost, within=PATIENCE)
             assert container.state() is Status.STOPPED
             assert container.delete().status == lost
         for container in (self._running, self._created, self._ended):
             self._pod.events.expect("TaskDelete", container.id, within=PATIENCE)  # after whatever else is told of it
             assert len(self._pod.events.of(container.id, "TaskExit", "")) == 1
-        assert created or self._pod.events.of(self._new) == [], "what was not created was told of"
 
 
 def _answered(call: Future[Any]) -> bool:
@@ -89,7 +114,7 @@ def _answered(call: Future[Any]) -> bool:
 
 
 @contextlib.contextmanager
-def every_call_ends(pod: Pod) -> Iterator[Calls]:
+def every_call_ends(pod: Pod, *, hung: bool = False) -> Iterator[Calls]:
     """Have a pod lose its machine in the block, with calls under way, and see how they end.
 
     Each may have come first and be answered well. Who was there before ends with the machine, and what was not created
@@ -97,6 +122,7 @@ def every_call_ends(pod: Pod) -> Iterator[Calls]:
 
     Args:
         pod: The pod; its containers are deleted then.
+        hung: Whether its machine or its agent hangs in the block, and does not end. Then the shim may end with it.
 
     Raises:
         AssertionError: Something was not as it has to be.
@@ -105,5 +131,5 @@ def every_call_ends(pod: Pod) -> Iterator[Calls]:
     with ThreadPoolExecutor(4) as pool:
         calls = Calls(pod, pool)
         yield calls
-        calls.check()
+        calls.check(hung=hung)
     pod.end(PATIENCE)

@@ -14,8 +14,15 @@ from kvtest import Container, Pod, Pods, requirement
 from kvtest.census import Ledger
 from kvtest.deadline import Deadline
 from kvtest.errors import RPCError
+from kvtest.runtime.losses import (
+    assert_ends_are_published,
+    assert_statuses,
+    everybody_learns_of_the_loss,
+    name_of,
+    told_or_lost,
+)
 from kvtest.runtime.neighbours import undisturbed
-from kvtest.runtime.phases import ALIVE, FOREVER, PATIENCE, everybody_learns_of_the_loss, live_again, reach, reach_all
+from kvtest.runtime.phases import ALIVE, FOREVER, PATIENCE, live_again, reach, reach_all
 from kvtest.runtime.under_way import every_call_ends
 
 BOTH = ("machine first", "shim first")
@@ -58,18 +65,25 @@ def test_an_exit_status_from_before_is_kept(pod: Pod) -> None:
 
 
 @requirement("RUNTIME-VM-002")
-def test_a_machine_that_hangs_is_noticed(pods: Pods) -> None:
-    """Where nothing happens, and where output is under way."""
+def test_a_machine_that_hangs_is_noticed(pods: Pods, census: Ledger) -> None:
+    """Where nothing happens, and where output is under way. Its shim may end with it."""
     started = pods.start_many(2)
     containers = [reach(pod, phase) for pod, phase in zip(started, ("running", "exec"), strict=True)]
-    waiting = [container.waiting(PATIENCE) for container in containers]
+    waiting = [container.waiting(PATIENCE + started[0].profile.detection_bound) for container in containers]
     for pod in started:
         end_machine(pod, signal.SIGSTOP)
     within, status = Deadline(started[0].profile.detection_bound), started[0].profile.status_of_lost_vm
-    assert [one.result(within).status for one in waiting] == [status, status]
-    for pod, container in zip(started, containers, strict=True):
-        pod.events.expect("TaskExit", container.id, status=status, within=within)
-        assert container.delete().status == status
+    for pod, container, pending in zip(started, containers, waiting, strict=True):
+        ends = told_or_lost(pod, {container.id: pending}, within)
+        if ends is None:
+            assert_ends_are_published(pod, [container], Deadline(pod.profile.cleanup_bound))
+        else:
+            assert_statuses(ends, status)
+            pod.events.expect("TaskExit", container.id, status=status, within=within)
+            assert container.delete().status == status
+    for pod in started:
+        pod.end(PATIENCE)
+    census.assert_clean(within=started[0].profile.cleanup_bound)
 
 
 @requirement("RUNTIME-VM-003")
@@ -129,13 +143,14 @@ def test_everything_goes_when_machine_and_shim_die_together(pods: Pods, census: 
 @requirement("RUNTIME-VM-006")
 def test_the_id_of_a_lost_container_can_be_used_again(pod: Pod) -> None:
     """After a machine was lost on the way to it, and one while it ran; then one is lost after its end."""
+    within = Deadline(PATIENCE + pod.profile.detection_bound)  # a shim may call an agent for long that is not there
     with ThreadPoolExecutor(1) as pool:
-        creation = pool.submit(pod.create, FOREVER, name=pod.id)
+        creation = pool.submit(pod.create, FOREVER, name=pod.id, within=within)
         while not pod.machine:
-            assert not wait([creation], LOOK).done
+            assert not wait([creation], LOOK).done, "the creation ended before there was a machine"
         end_machine(pod)
         with pytest.raises(RPCError):
-            creation.result(PATIENCE)
+            creation.result()
     container = pod.create(FOREVER, name=pod.id)
     container.start()
     end_machine(pod)
@@ -171,14 +186,17 @@ def test_a_machine_that_hangs_while_much_is_written_is_noticed(pod: Pod) -> None
     """What the shim cannot get rid of must not keep it from noticing."""
     container = pod.run(FOREVER)
     writers = [container.exec(FOREVER, stdin=True) for _ in range(WRITERS)]
-    waiting = [one.waiting(PATIENCE) for one in (container, *writers)]
+    bound = pod.profile.detection_bound
+    waiting = {name_of(container, one): one.waiting(PATIENCE + bound) for one in (container, *writers)}
     (machine,) = pod.machine
     os.kill(machine, signal.SIGSTOP)
     for writer in writers:
         writer.stdin.write(bytes(MUCH), PATIENCE)
-    within = Deadline(pod.profile.detection_bound)
-    status = pod.profile.status_of_lost_vm
-    assert [one.result(within).status for one in waiting] == [status] * len(waiting)
+    ends = told_or_lost(pod, waiting, Deadline(bound))
+    if ends is None:
+        assert_ends_are_published(pod, [container], Deadline(pod.profile.cleanup_bound))
+    else:
+        assert_statuses(ends, pod.profile.status_of_lost_vm)
 
 
 @requirement("RUNTIME-VM-002")

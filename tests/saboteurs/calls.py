@@ -307,7 +307,7 @@ def hides_a_process() -> Iterator[None]:
         yield
 
 
-@breaks("RUNTIME-GROUP-001")
+@breaks("RUNTIME-GROUP-002")
 @contextlib.contextmanager
 def has_a_shim_for_each_container() -> Iterator[None]:
     """The containers of a pod have a shim each."""

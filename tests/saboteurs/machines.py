@@ -19,6 +19,7 @@ from kvtest.guest import libc
 from kvtest.rpc.client import Client
 from kvtest.rpc.server import Call
 from kvtest.runtime.agent import Agent
+from kvtest.runtime.reference import delete as delete_module
 from kvtest.runtime.reference import machine as machine_module
 from kvtest.runtime.reference import process as process_module
 from kvtest.runtime.reference import server as server_module
@@ -73,6 +74,18 @@ def publishes_an_end_twice() -> None:
         exited(self, *arguments)
 
     _replace(Tasks, "_exited", broken)
+
+
+@_in_the_shim("RUNTIME-VM-001")
+def publishes_ends_of_another_process() -> None:
+    """The ends of processes of a lost machine are published as those of another process."""
+    lost = Tasks._lost
+
+    def broken(self: Tasks, reason: str) -> None:
+        self._last_pid = 1
+        lost(self, reason)
+
+    _replace(Tasks, "_lost", broken)
 
 
 @_in_the_shim("RUNTIME-VM-001")
@@ -152,15 +165,23 @@ def does_not_ask_how_it_is() -> None:
 @_in_the_shim("RUNTIME-VM-003")
 def has_no_patience() -> None:
     """A machine is lost as soon as it stands still."""
+    _replace(Machine, "_watch_health", _watch_whether_it_stands_still)
 
-    def broken(self: Machine) -> None:
-        # Asked for answers at once, machines would be lost that are only slow, and before the test stops them.
-        while not self._closing.wait(_LOOK_SECONDS):
-            if _stands_still(self.pid):
-                self._tell("it stands still")
-                return
 
-    _replace(Machine, "_watch_health", broken)
+@_in_the_shim("RUNTIME-VM-002")
+def tells_of_no_end_but_its_own() -> None:
+    """A shim ends with a machine that hangs, and its containers are said to have ended well."""
+    _replace(Machine, "_watch_health", _watch_whether_it_stands_still)
+    _replace(Machine, "_tell", lambda self, reason: os._exit(1))
+    _replace(delete_module, "_KILLED", 0)
+
+
+def _watch_whether_it_stands_still(self: Machine) -> None:
+    # Asked for answers at once, machines would be lost that are only slow, and before the test stops them.
+    while not self._closing.wait(_LOOK_SECONDS):
+        if _stands_still(self.pid):
+            self._tell("it stands still")
+            return
 
 
 def _stands_still(pid: int) -> bool:

@@ -99,11 +99,11 @@ def deletes_with_another_status() -> Iterator[None]:
         yield
 
 
-@breaks("RUNTIME-GROUP-001")
+@breaks("RUNTIME-GROUP-002")
 @contextlib.contextmanager
-def ends_with_its_first_container() -> Iterator[None]:
-    """Delete ends the shim that was started for the container, whoever else it serves."""
-    script = r"""for FOUND in $(grep -lsaP "id\x00$ID\x00-address" /proc/[0-9]*/cmdline); do
+def ends_with_any_container() -> Iterator[None]:
+    """Delete ends the shim of the container's pod, whoever else it serves."""
+    script = r"""for FOUND in $(grep -lsaP "id\x00${ID%-*}\x00-address" /proc/[0-9]*/cmdline); do
         PROCESS=${FOUND%/cmdline}
         kill -KILL ${PROCESS#/proc/}
         while [ -e $PROCESS ]; do :; done
@@ -342,6 +342,24 @@ def publishes_to_everybody() -> Iterator[None]:
 
 
 # --- Others
+
+
+@breaks("RUNTIME-CLEANUP-001")
+@contextlib.contextmanager
+def has_its_containers_end_for_it() -> Iterator[None]:
+    """A shim that is told to end goes on, and its containers end."""
+    kill = shim.ShimProcess.kill
+
+    def broken(self: shim.ShimProcess, number: signal.Signals = signal.SIGKILL) -> None:
+        if number is not signal.SIGTERM:
+            kill(self, number)
+            return
+        for path in Path(f"/proc/{self.pid}/task").glob("*/children"):
+            for child in path.read_text().split():
+                os.kill(int(child), signal.SIGKILL)
+
+    with patch.object(shim.ShimProcess, "kill", broken):
+        yield
 
 
 @breaks("RUNTIME-CLEANUP-006")

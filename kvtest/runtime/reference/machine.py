@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from kvtest.deadline import Deadline
-from kvtest.errors import HostError, KvtestError
+from kvtest.errors import HostError, KvtestError, RPCError
 from kvtest.runtime.agent import Agent, AgentEndpoint
 from kvtest.runtime.agent_address import in_machine
 from kvtest.runtime.reference.pod import PodDirectory
@@ -110,7 +110,9 @@ class Machine:
             try:
                 self.agent.check(_ANSWER_SECONDS)
             except KvtestError as error:
-                self._tell(self.vm.died or f"the agent does not answer: {error.message}")
+                answered = isinstance(error, RPCError) and error.answered
+                said = "does not say how it is" if answered else "does not answer"
+                self._tell(self.vm.died or f"the agent {said}: {error.message}")
                 return
 
     def _tell(self, reason: str) -> None:

@@ -31,8 +31,8 @@ FAULTS = [
     Fault("test_life_cycle::test_a_paused*direct*", containers.pauses_the_first_only, "DID NOT RAISE", also=True),
     Fault("test_life_cycle::test_a_pause*direct*", calls.pauses_what_has_ended, "DID NOT RAISE"),
     Fault("test_life_cycle::test_the_processes*direct*", calls.hides_a_process, "assert {"),
-    Fault("test_life_cycle::test_one_shim*direct*", calls.has_a_shim_for_each_container, "assert "),
-    Fault("test_life_cycle::test_a_pod_goes*", shims.ends_with_its_first_container, "assert not True"),
+    Fault("test_life_cycle::test_a_pod_goes*direct*", shims.ends_with_any_container, "the shim has ended"),
+    Fault("test_life_cycle::test_a_pod_goes*direct*", calls.has_a_shim_for_each_container, "of its own", also=True),
     # Refusals
     Fault("test_refusals::test_a_running_container*direct*", calls.deletes_what_runs, "DID NOT RAISE"),
     Fault("test_refusals::test_what_has_happened*direct*", life.does_everything_again, "DID NOT RAISE"),
@@ -81,6 +81,12 @@ FAULTS = [
     # Failure
     Fault("test_failure::test_everything_goes_with_the_shim*direct-SIGKILL]", shims.leaves_a_cgroup, "cgroup"),
     Fault("test_failure::test_everything_goes_with_the_shim*direct-SIGTERM]", shims.leaves_the_state, "path /run"),
+    Fault(
+        "test_failure::test_everything_goes_with_the_shim*direct-SIGTERM]",
+        shims.has_its_containers_end_for_it,
+        "not all its containers",
+        also=True,
+    ),
     Fault("test_failure::test_everything_goes_with_a_shim*direct*", shims.leaves_a_process, "sleep 1000"),
     Fault("test_failure::test_everything_goes_when*in_a_deletion*direct*", shims.hangs_in_delete, "left behind"),
     Fault("test_failure::test_the_end_is*direct*", shims.deletes_with_another_status, "exit status 0 and not 137"),
