@@ -18,7 +18,6 @@ from kvtest.runtime.losses import (
     assert_ends_are_published,
     assert_statuses,
     everybody_learns_of_the_loss,
-    name_of,
     told_or_lost,
 )
 from kvtest.runtime.neighbours import undisturbed
@@ -66,12 +65,18 @@ def test_an_exit_status_from_before_is_kept(pod: Pod) -> None:
 
 @requirement("RUNTIME-VM-002")
 def test_a_machine_that_hangs_is_noticed(pods: Pods, census: Ledger) -> None:
-    """Where nothing happens, and where output is under way. Its shim may end with it."""
-    started = pods.start_many(2)
-    containers = [reach(pod, phase) for pod, phase in zip(started, ("running", "exec"), strict=True)]
+    """Where nothing happens, where output is under way, and where a shim has more input than it can get rid of.
+
+    Its shim may end with it.
+    """
+    started = pods.start_many(3)
+    containers = [reach(pod, phase) for pod, phase in zip(started, ("running", "exec", "running"), strict=True)]
+    writers = [containers[-1].exec(FOREVER, stdin=True) for _ in range(WRITERS)]
     waiting = [container.waiting(PATIENCE + started[0].profile.detection_bound) for container in containers]
     for pod in started:
         end_machine(pod, signal.SIGSTOP)
+    for writer in writers:
+        writer.stdin.write(bytes(MUCH), PATIENCE)
     within, status = Deadline(started[0].profile.detection_bound), started[0].profile.status_of_lost_vm
     for pod, container, pending in zip(started, containers, waiting, strict=True):
         ends = told_or_lost(pod, {container.id: pending}, within)
@@ -179,24 +184,6 @@ def test_a_second_deletion_without_machine_and_shim_is_harmless(pod: Pod, census
     for _ in range(2):
         assert pod.delete_again(container.id).status == pod.profile.status_of_delete
     census.assert_clean(within=pod.profile.cleanup_bound)
-
-
-@requirement("RUNTIME-VM-002")
-def test_a_machine_that_hangs_while_much_is_written_is_noticed(pod: Pod) -> None:
-    """What the shim cannot get rid of must not keep it from noticing."""
-    container = pod.run(FOREVER)
-    writers = [container.exec(FOREVER, stdin=True) for _ in range(WRITERS)]
-    bound = pod.profile.detection_bound
-    waiting = {name_of(container, one): one.waiting(PATIENCE + bound) for one in (container, *writers)}
-    (machine,) = pod.machine
-    os.kill(machine, signal.SIGSTOP)
-    for writer in writers:
-        writer.stdin.write(bytes(MUCH), PATIENCE)
-    ends = told_or_lost(pod, waiting, Deadline(bound))
-    if ends is None:
-        assert_ends_are_published(pod, [container], Deadline(pod.profile.cleanup_bound))
-    else:
-        assert_statuses(ends, pod.profile.status_of_lost_vm)
 
 
 @requirement("RUNTIME-VM-002")

@@ -34,7 +34,9 @@ FAULTS = [
         "exit status 0 and not 137",
         also=True,
     ),
-    Fault("test_machine::test_a_machine*much*direct]", machines.waits_for_its_turn_to_ask, NO_ANSWER, also=True),
+    Fault(
+        "test_machine::test_a_machine_that_hangs_is*direct]", machines.waits_for_its_turn_to_ask, NO_ANSWER, also=True
+    ),
     Fault("test_machine::test_a_machine*way*direct]", machines.waits_for_its_machine_to_come_up, NO_ANSWER, also=True),
     Fault("test_machine::test_a_machine_that_stands*direct*", machines.has_no_patience, "has answered"),
     Fault("test_machine::test_nothing*direct*", machines.leaves_a_mount, ": tmpfs of left"),
