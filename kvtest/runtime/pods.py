@@ -89,15 +89,20 @@ class Pods:
 
     def end(self) -> list[str]:
         """End all pods in order, and return what was in the way."""
-        problems = []
-        if self.driver is Driver.CONTAINERD and self._pods:
+        if not self._pods:
+            return []
+        if self.driver is Driver.CONTAINERD:
             _ = self.runtime.containerd  # a test that failed may have left it dead
-        for pod, _ in self._pods:
+
+        def end(pod: Pod) -> str | None:
             try:
                 pod.end(_END_SECONDS)
             except KvtestError as error:
-                problems.append(f"{pod.id} did not end in order: {error.message}")
-        return problems
+                return f"{pod.id} did not end in order: {error.message}"
+            return None
+
+        with ThreadPoolExecutor(len(self._pods)) as pool:
+            return [problem for problem in pool.map(end, [pod for pod, _ in self._pods]) if problem is not None]
 
     def mark(self) -> None:
         """Have the census look at what belongs to them."""
