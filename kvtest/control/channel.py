@@ -70,23 +70,12 @@ class GuestControl:
         """Return what the daemon is busy with: its ``processes`` and ``functions``, and how many ``calls`` wait."""
         return self._requests.send("State", {}, deadline=deadline)[0]
 
-    def personalize(
-        self, hostname: str, deadline: Patience = None, meanwhile: Callable[[], None] | None = None
-    ) -> None:
-        """Make a restored guest differ from its siblings: random numbers, time, machine ID, name.
-
-        Args:
-            hostname: Its name.
-            deadline: When to give up.
-            meanwhile: Called while the guest is busy with it.
-        """
+    def personalize(self, hostname: str, deadline: Patience = None) -> None:
+        """Make a restored guest differ from its siblings: random numbers, time, machine ID, name."""
         record = identity.record(hostname, secrets.token_hex(16), secrets.token_bytes(64), time.time_ns())
         deadline = self._requests.deadline(deadline)
         # The request tells no deadline, which would make it another each time: its answer is prepared.
-        call = self._requests.begin("Personalize", {}, record, Deadline(None))
-        if meanwhile is not None:
-            meanwhile()
-        self._requests.receive(call, deadline)
+        self._requests.receive(self._requests.begin("Personalize", {}, record, Deadline(None)), deadline)
 
     def expect_personalize(self, deadline: Patience = None) -> None:
         """Have the daemon wait for :meth:`personalize`, which it then answers as soon as can be; for what else, too."""

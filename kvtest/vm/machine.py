@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from kvtest.control import GuestControl
 from kvtest.deadline import Deadline
@@ -42,14 +42,12 @@ from kvtest.vm.q35 import (
     plug_vsock,
     serial_socket,
 )
+from kvtest.vm.qmp import Monitor
 from kvtest.vm.restoration import Restoration
 from kvtest.vm.state import State, requires
 from kvtest.vm.template import Template
 from kvtest.vsock.device import VsockDevice
 from kvtest.vsock.reservation import ReservedCid
-
-if TYPE_CHECKING:
-    from kvtest.vm.qmp import Monitor
 
 R = TypeVar("R")
 _BOOT = ColdBoot()
@@ -284,12 +282,10 @@ class VM:
             if Transport.VIRTIO_SERIAL in self.configuration.transports:
                 self._control.await_ports(self.configuration.serial_ports, deadline)
         else:
-            vsock = VSOCKS & self.configuration.transports
-            self._control.personalize(self.name, deadline, (lambda: self._plug_vsock(deadline)) if vsock else None)
+            self._control.personalize(self.name, deadline)
             self.note("control daemon answered")
-            if vsock:
-                self._control.await_vsock(self.cid, deadline)
-                self.note("vsock device usable")
+            if VSOCKS & self.configuration.transports:
+                self._plug_vsock(deadline)
 
     def _diagnosed(self, error: Exception) -> BootError:
         if isinstance(error, ConnectionLostError | ConnectionError | QMPError | TransportError):
@@ -299,17 +295,16 @@ class VM:
         return boot_failure(self.name, error, self.console, self.process, self.artifacts)
 
     def _plug_vsock(self, deadline: Deadline) -> None:
-        self._started(self._restoration).resumed(deadline)  # no state of such a device could be restored
         monitor = self._monitor = self._open_monitor(deadline)
         kernel = Transport.VHOST_VSOCK in self.configuration.transports
         plug = plug_kernel_vsock(self._vhost_descriptor) if kernel else plug_vsock(self.directory)
         for command, arguments in plug:
             monitor.execute(command, arguments, deadline)
         self.note("vsock device plugged in")
+        self.control.await_vsock(self.cid, deadline)
+        self.note("vsock device usable")
 
     def _open_monitor(self, deadline: Deadline) -> Monitor:
-        from kvtest.vm.qmp import Monitor  # and what that needs, asyncio among it, while QEMU starts
-
         listener = self._started(self._monitor_listener)
         try:
             connection = self._accept(listener, deadline, "QEMU to connect its monitor")

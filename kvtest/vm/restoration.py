@@ -10,7 +10,6 @@ import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from kvtest.deadline import Deadline
 from kvtest.errors import HostError, QMPError
@@ -36,7 +35,6 @@ class Restoration:
     def __init__(self, template: Template, *, shared: bool, resources: contextlib.ExitStack) -> None:
         self._template = template
         self._problem: OSError | None = None
-        self._said = b""
         self._handed_over = contextlib.ExitStack()
         memory = template.memory
         self.pass_fds: list[int] = []
@@ -78,32 +76,23 @@ class Restoration:
             QMPError: It has refused one, or has ended.
             DeadlineExceededError: It stayed silent.
         """
-        for command in self._commands:
-            reply: dict[str, Any] = {}
-            while "return" not in reply:
-                reply = self._next(f"{command['execute']} to be taken", deadline)
+        waiting, said = list(self._commands), b""
+        while waiting:
+            *lines, said = said.split(b"\n")
+            for reply in map(json.loads, lines):
                 if "error" in reply:
-                    raise QMPError(f"QEMU refused {command['execute']}: {reply['error']['desc']}")
-
-    def resumed(self, deadline: Deadline) -> None:
-        """Wait until the machine runs, after :meth:`accepted`; raises as that does."""
-        while self._next("the machine to run", deadline).get("event") != "RESUME":
-            pass
-
-    def _next(self, awaited: str, deadline: Deadline) -> dict[str, Any]:
-        """Return the next that QEMU says (QEMU, docs/interop/qmp-spec.txt)."""
-        while b"\n" not in self._said:
-            self._replies.settimeout(deadline.remaining)
-            try:
-                data = self._replies.recv(_BLOCK)
-            except TimeoutError:
-                raise deadline.exceeded(awaited) from None
-            if not data:
-                raise QMPError(f"QEMU has ended; waited for {awaited}")
-            self._said += data
-        line, _, self._said = self._said.partition(b"\n")
-        said: dict[str, Any] = json.loads(line)
-        return said
+                    raise QMPError(f"QEMU refused {waiting[0]['execute']}: {reply['error']['desc']}")
+                if "return" in reply:
+                    waiting.pop(0)
+            if waiting:
+                self._replies.settimeout(deadline.remaining)
+                try:
+                    data = self._replies.recv(_BLOCK)
+                except TimeoutError:
+                    raise deadline.exceeded(f"QEMU's reply to {waiting[0]['execute']}") from None
+                if not data:
+                    raise QMPError(f"QEMU has ended before it took {waiting[0]['execute']}")
+                said += data
 
     def check(self) -> None:
         """Raise what went wrong while the memory was copied, if anything did.

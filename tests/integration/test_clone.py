@@ -75,7 +75,7 @@ def test_clones_that_are_not_told_apart_are_the_same(factory: GuestFactory, monk
         configuration = factory.configuration(GuestRequest(memory=MEMORY_OF_ITS_OWN + 4 * number), vsock=False)
         factory.template(configuration)
         with monkeypatch.context() as untold:
-            untold.setattr(GuestControl, "personalize", lambda self, _name, deadline, _meanwhile: self.ping(deadline))
+            untold.setattr(GuestControl, "personalize", lambda self, _name, deadline=None: self.ping(deadline))
             for _ in range(3):
                 with factory.start(configuration) as guest:
                     drawn.append(guest.call(draw))

@@ -10,13 +10,13 @@ import shutil
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 
 from kvtest.deadline import Deadline
 from kvtest.errors import HostError, KvtestError, RPCError
 from kvtest.runtime.agent import Agent, AgentEndpoint
 from kvtest.runtime.agent_address import in_machine
+from kvtest.runtime.reference.handover import handed_over
 from kvtest.runtime.reference.pod import PodDirectory
 from kvtest.runtime.reference.standstill import ended_at_standstill
 from kvtest.vm.machine import VM
@@ -31,17 +31,29 @@ _ANSWER_SECONDS = 6.0
 _INTERVAL_SECONDS = 1.0
 
 
+def _launch(artifacts: Path, name: str) -> VM:
+    """Start the machine: as it was handed over, or as this process finds out."""
+    told = handed_over(os.environ)
+    if told is None:
+        from kvtest.runtime.reference import preparation
+
+        told = preparation.find_out(artifacts)
+    vm = VM(told[0], artifacts / name, name, told[1])
+    vm.launch()
+    return vm
+
+
 class Machine:
-    """The machine of a pod, which starts; :attr:`agent` waits for it.
+    """The machine of a pod; starting it begins at once, and :attr:`agent` waits for it.
 
     Args:
-        launched: The machine.
-        directory: The pod's directory.
+        pod: ID of the pod, which is in the name of the machine.
+        directory: The pod's directory, which gets its console and logs.
         lost: Called once, with the reason, when it has died or does not answer any more.
     """
 
-    def __init__(self, launched: Future[VM], directory: PodDirectory, lost: Callable[[str], None]) -> None:
-        self._launched = launched
+    def __init__(self, pod: str, directory: PodDirectory, lost: Callable[[str], None]) -> None:
+        self._pod = pod
         self._directory = directory
         self._lost = lost
         self._vm: VM | None = None
@@ -81,7 +93,7 @@ class Machine:
 
     def _start(self) -> None:
         try:
-            self._vm = self._launched.result()
+            self._vm = _launch(self._directory.path, f"pod-{self._pod}-1")
             self._directory.note_machine(self._vm.process.pid)
             with ended_at_standstill(self._vm.process, _ANSWER_SECONDS):
                 self._vm.boot()

@@ -6,26 +6,24 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from concurrent.futures import Future
 from pathlib import Path
 
+from kvtest.runtime.reference.arguments import Invocation, pod_of, specification
 from kvtest.runtime.reference.machine import Machine
 from kvtest.runtime.reference.pod import PodDirectory
 from kvtest.runtime.reference.publisher import Publisher
 from kvtest.runtime.reference.server import Server
 from kvtest.runtime.reference.state import TASK
 from kvtest.runtime.reference.tasks import Tasks
-from kvtest.vm.machine import VM
 
 
-def serve(listener: socket.socket, namespace: str, directory: PodDirectory, launched: Future[VM]) -> None:
+def serve(invocation: Invocation, listener: socket.socket, directory: PodDirectory) -> None:
     """Serve a pod until its last container is gone, or somebody ends us.
 
     Args:
+        invocation: How ``start`` was run.
         listener: What the pod's clients connect to.
-        namespace: containerd's namespace.
         directory: The pod's directory.
-        launched: The pod's machine.
     """
     finished, finisher = os.pipe2(os.O_CLOEXEC)
     os.set_blocking(finisher, False)
@@ -34,7 +32,7 @@ def serve(listener: socket.socket, namespace: str, directory: PodDirectory, laun
     signal.set_wakeup_fd(finisher, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    publisher = Publisher(os.environ.get("TTRPC_ADDRESS"), namespace)
+    publisher = Publisher(os.environ.get("TTRPC_ADDRESS"), invocation.namespace)
     with listener:
         path = Path(listener.getsockname())
 
@@ -43,7 +41,8 @@ def serve(listener: socket.socket, namespace: str, directory: PodDirectory, laun
             path.unlink(missing_ok=True)
             os.write(finisher, b"\0")
 
-        tasks = Tasks(lambda lost: Machine(launched, directory, lost), publisher, directory.remove, finish)
+        pod = pod_of(specification(invocation.bundle), invocation.name)
+        tasks = Tasks(lambda lost: Machine(pod, directory, lost), publisher, directory.remove, finish)
         Server(listener, tasks.api, f"{TASK}.Task", tasks.methods())
         os.read(finished, 1)
         path.unlink(missing_ok=True)

@@ -33,7 +33,7 @@ def start(invocation: Invocation) -> str:
         else:
             directory.clear()
             try:
-                _start(invocation, pod, path, directory)
+                _start(invocation, path, directory)
             except ShimError:
                 directory.end(ending=False)
                 raise
@@ -52,7 +52,7 @@ def answers(path: Path) -> bool:
         return True
 
 
-def _start(invocation: Invocation, pod: str, path: Path, directory: PodDirectory) -> None:
+def _start(invocation: Invocation, path: Path, directory: PodDirectory) -> None:
     path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
     with contextlib.suppress(FileNotFoundError):
         path.unlink()  # nobody listens at it any more
@@ -66,12 +66,12 @@ def _start(invocation: Invocation, pod: str, path: Path, directory: PodDirectory
         # Forked, and not started: what this process has loaded, the other needs too.
         child = os.fork()
         if child == 0:
-            _go_on(invocation, pod, listener, directory)
+            _go_on(invocation, listener, directory)
     directory.add(invocation.name)
     directory.note_shim(child)
 
 
-def _go_on(invocation: Invocation, pod: str, listener: socket.socket, directory: PodDirectory) -> NoReturn:
+def _go_on(invocation: Invocation, listener: socket.socket, directory: PodDirectory) -> NoReturn:
     """Be the process that serves, and have nothing of whoever runs ``start``."""
     status, path = 1, Path(listener.getsockname())
     try:
@@ -82,16 +82,9 @@ def _go_on(invocation: Invocation, pod: str, listener: socket.socket, directory:
                 os.dup2(descriptor, number)
         os.closerange(3, listener.fileno())
         os.closerange(listener.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
-        from kvtest.ownership.owner import current_keeper
-
-        with contextlib.suppress(KvtestError):  # told by whoever needs it
-            current_keeper()  # which loads its program while we load ours
-        from kvtest.runtime.reference.launch import launch
-
-        launched = launch(directory.path, f"pod-{pod}-1")
         from kvtest.runtime.reference.serve import serve
 
-        serve(listener, invocation.namespace, directory, launched)
+        serve(invocation, listener, directory)
         status = 0
     except KvtestError as error:
         sys.stderr.write(f"{NAME}: {error}\n")

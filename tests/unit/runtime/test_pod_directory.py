@@ -61,7 +61,7 @@ def test_a_shim_that_breaks_at_once_takes_them_along(
     bundle, directory, socket = tmp_path / "bundle", PodDirectory(pods / "a/one"), tmp_path / "s/socket"
     bundle.mkdir()
     with directory.locked(made=True):
-        start._start(Invocation("start", "a", "one", "", bundle), "one", socket, directory)
+        start._start(Invocation("start", "a", "one", "", bundle), socket, directory)
         shim = json.loads((directory.path / "shim.json").read_bytes())["pid"]
     assert os.waitstatus_to_exitcode(os.waitpid(shim, 0)[1]) == 1
     assert not pods.exists()
