@@ -45,6 +45,7 @@ An expected failure reads as one message: what was tried, what was seen, what to
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 
 class KvtestError(Exception):
@@ -54,6 +55,9 @@ class KvtestError(Exception):
         message: What was tried and what was seen, one sentence without a full stop.
         hint: What the user can do about it; may hold several lines.
     """
+
+    refused: ClassVar[bool] = False
+    """Whether somebody was asked and has refused: there is an answer."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -192,23 +196,17 @@ class RPCError(KvtestError):
         message: The peer's text; a client's error has the call and the code's name before it.
     """
 
+    refused = True
+
     def __init__(self, code: int, message: str, *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.code = code
-
-    @property
-    def answered(self) -> bool:
-        """Whether the peer has answered at all."""
-        return True
 
 
 class ConnectionLostError(RPCError):
     """The connection of a call ended before its reply (gRPC code 14, UNAVAILABLE)."""
 
-    @property
-    def answered(self) -> bool:
-        """Whether the peer has answered at all: it has not."""
-        return False
+    refused = False
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(14, message, hint=hint)

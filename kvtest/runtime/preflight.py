@@ -9,7 +9,7 @@ import secrets
 from pathlib import Path
 
 from kvtest.deadline import Deadline
-from kvtest.errors import HostError, KvtestError, RPCError, UsageError
+from kvtest.errors import HostError, KvtestError, UsageError
 from kvtest.ownership import RunDirectory
 from kvtest.runtime.agent import AgentEndpoint
 from kvtest.runtime.backend import Surroundings
@@ -74,7 +74,7 @@ def try_agent(settings: Settings) -> None:
     except (HostError, UsageError):
         raise
     except KvtestError as error:
-        if isinstance(error, RPCError) and error.answered:
+        if error.refused:
             raise HostError(
                 f"what answers at {settings.agent_address} does not say how it is: {error.message}",
                 hint="--agent-address is of an agent that speaks Kata's API: is it one?",

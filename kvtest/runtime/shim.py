@@ -148,9 +148,9 @@ def start(place: Place, ended: Callable[[], None], deadline: Deadline) -> Starte
         pid = tasks.connect(place.name, deadline).shim_pid
     except (RPCError, DeadlineExceededError) as error:
         client.close()
-        refused = isinstance(error, RPCError) and error.answered
+        does = "refuses" if error.refused else "does not answer"
         raise ShimError(
-            f"{shim} {'refuses' if refused else 'does not answer'} at {address}: {error.message}{_said(place.log)}",
+            f"{shim} {does} at {address}: {error.message}{_said(place.log)}",
             hint="is it a containerd shim v2?",
         ) from error
     return StartedShim(address, client, tasks, pid)

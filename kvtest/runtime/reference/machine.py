@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kvtest.deadline import Deadline
-from kvtest.errors import HostError, KvtestError, RPCError
+from kvtest.errors import HostError, KvtestError
 from kvtest.runtime.agent import Agent, AgentEndpoint
 from kvtest.runtime.agent_address import in_machine
 from kvtest.runtime.reference.handover import handed_over
@@ -122,8 +122,7 @@ class Machine:
             try:
                 self.agent.check(_ANSWER_SECONDS)
             except KvtestError as error:
-                answered = isinstance(error, RPCError) and error.answered
-                said = "does not say how it is" if answered else "does not answer"
+                said = "does not say how it is" if error.refused else "does not answer"
                 self._tell(self.vm.died or f"the agent {said}: {error.message}")
                 return
 
