@@ -8,9 +8,10 @@ are good for the lab host too, if both have the same QEMU.
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,13 @@ import attrs
 from kvtest.accelerator import Accelerator
 from kvtest.cache import Progress, Store, fingerprint, silent
 from kvtest.conformance import Ring
-from kvtest.control import Process
-from kvtest.deadline import Deadline
-from kvtest.errors import DeadlineExceededError, HostError, KvtestError
+from kvtest.errors import DeadlineExceededError, HostError, HostLostError, KvtestError
 from kvtest.harness import GuestFactory
 from kvtest.host import erofs
+from kvtest.host.heartbeat import Heartbeat
 from kvtest.host.lab_machine import CACHE, LabMachine
 from kvtest.host.lab_templates import kinds
+from kvtest.host.link import SILENCE_SECONDS
 from kvtest.settings import SETTINGS, Settings
 from kvtest.transport import Transport
 from kvtest.vm import template
@@ -97,21 +98,18 @@ def ensure(
         templates.mkdir()
         with progress("guests of a lab host"):
             erofs.pack(tree, target / _WITHOUT_TEMPLATES)
-            with closing(
-                LabMachine(settings, kernel, site, target / _WITHOUT_TEMPLATES, artifacts / "making")
-            ) as machine:
-                problem = _make(machine, settings, rings, templates)
-                memory = "" if problem is not None else machine.guest.read_file(f"{CACHE}/{MEMORY}").decode()
+            clone = functools.partial(LabMachine, settings, kernel, site, target / _WITHOUT_TEMPLATES)
+            made = _make(clone, settings, rings, templates, artifacts, progress)
             (target / _WITHOUT_TEMPLATES).unlink()
-            if problem is not None:
+            if made.problem is not None:
                 shutil.rmtree(templates)  # one may have come in part
                 templates.mkdir()
-                for made in map(factory.template, wanted):
-                    shutil.copytree(made.directory, templates / made.name)
+                for template_here in map(factory.template, wanted):
+                    shutil.copytree(template_here.directory, templates / template_here.name)
             erofs.pack(tree, target / IMAGE)
         shutil.rmtree(tree)
-        accelerator = Accelerator.KVM if problem is None else Accelerator.TCG
-        return {"accelerator": accelerator, "memory": memory, "problem": problem}
+        accelerator = Accelerator.KVM if made.problem is None else Accelerator.TCG
+        return {"accelerator": accelerator, **attrs.asdict(made)}
 
     entry = store(settings.cache).get(f"guests-{key}", build, progress)
     store(settings.cache).used(entry.path.name)
@@ -127,36 +125,77 @@ def store(cache: Path) -> Store:
     return Store(cache / "lab-guests")
 
 
-def _make(machine: LabMachine, settings: Settings, rings: Collection[Ring], target: Path) -> str | None:
-    """Make templates under the lab host's KVM; return why there are none, if that is so."""
-    if not machine.kvm:
-        return "the processor of the lab host has no virtualization"
+@attrs.frozen
+class _Made:
+    """What came of making templates under a lab host's KVM.
+
+    Args:
+        problem: Why there are none, if that is so.
+        memory: What a lab host's cache is to know of its accelerator.
+        lost: How a lab host was lost that had begun to make them, if one was.
+    """
+
+    problem: str | None
+    memory: str = ""
+    lost: str | None = None
+
+
+def _make(
+    clone: Callable[[Path], LabMachine],
+    settings: Settings,
+    rings: Collection[Ring],
+    target: Path,
+    artifacts: Path,
+    progress: Progress,
+) -> _Made:
+    """Make templates under a lab host's KVM; one that is lost is cloned again, once, as in a run."""
+    try:
+        return _make_once(clone(artifacts / "making"), settings, rings, target)
+    except HostLostError as lost:
+        with progress(f"{lost.message}; it is cloned again"):
+            shutil.rmtree(target)
+            target.mkdir()
+        try:
+            made = _make_once(clone(artifacts / "making-again"), settings, rings, target)
+        except HostLostError as error:  # no accident: guests do not run under this KVM
+            return _Made(error.message, lost=lost.message)
+        return attrs.evolve(made, lost=lost.message)
+
+
+def _make_once(machine: LabMachine, settings: Settings, rings: Collection[Ring], target: Path) -> _Made:
+    with closing(machine), Heartbeat(machine.guest, 2 * SILENCE_SECONDS) as heartbeat:
+        if not machine.kvm:
+            return _Made("the processor of the lab host has no virtualization")
+        try:
+            for directory in _made_there(machine, settings, rings):
+                (target / directory.name).mkdir()
+                for name in machine.guest.run(["ls", str(directory)]).text.split():
+                    _bring(machine, directory / name, target / directory.name / name)
+            return _Made(None, machine.guest.read_file(f"{CACHE}/{MEMORY}").decode())
+        except KvtestError as error:
+            how = heartbeat.lost or machine.guest.died
+            if how is not None:
+                hint = f"see {machine.guest.vm.artifacts}, its console first"
+                raise HostLostError(f"the lab host is lost: {how}", hint=hint) from error
+            if isinstance(error, DeadlineExceededError):  # this machine has too much else to do
+                raise
+            return _Made(error.message)
+
+
+def _made_there(machine: LabMachine, settings: Settings, rings: Collection[Ring]) -> list[Path]:
+    """Have templates made in a lab host, and return their directories there."""
     flags = {name: SETTINGS[name].render(getattr(settings, name)) for name in _SETTINGS}
     flags |= {"transport": Transport.VHOST_VSOCK, "accelerator": Accelerator.KVM, "cache": CACHE}
     flags |= {"boot_timeout": str(_BOOT_SECONDS), "request_timeout": str(_BOOT_SECONDS)}
     arguments = ["-m", "kvtest.host.lab_templates", json.dumps(flags), json.dumps(sorted(rings))]
-    try:
-        said = _last_line(machine.python(arguments))
-        if "problem" in said:
-            return str(said["problem"])
-        for directory in map(Path, said["made"]):
-            (target / directory.name).mkdir()
-            for name in machine.guest.run(["ls", str(directory)]).text.split():
-                _bring(machine, directory / name, target / directory.name / name)
-    except DeadlineExceededError:  # says nothing of the KVM: this machine has too much else to do
-        raise
-    except KvtestError as error:
-        return error.message
-    return None
-
-
-def _last_line(process: Process) -> dict[str, Any]:
-    printed = b"".join(data for _, data in process.output(Deadline(_MAKING_SECONDS)))
+    printed = machine.python(arguments).wait(_MAKING_SECONDS).stdout
     try:
         said: dict[str, Any] = json.loads(printed.splitlines()[-1])
     except (IndexError, ValueError):
         raise HostError(f"no template came of it: {printed[-1000:].decode(errors='replace')}") from None
-    return said
+    if "problem" in said:
+        raise HostError(said["problem"])
+    return [Path(directory) for directory in said["made"]]
 
 
 def _bring(machine: LabMachine, source: Path, target: Path) -> None:

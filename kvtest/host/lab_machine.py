@@ -33,7 +33,7 @@ _PREPARING_SECONDS = 60.0
 _SLOWNESS = 4  # of an emulated machine, whose guests are run by what is emulated, or emulated once more
 # Of a processor's virtualization; loaded at boot. TCG has that of AMD, whatever it runs on, so a lab host without KVM
 # below it has KVM all the same.
-_KVM_MODULES = ("kvm_amd", "kvm_intel")
+_KVM_MODULES: tuple[str, ...] = ("kvm_amd", "kvm_intel")
 
 
 class LabMachine:

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes templates of guests under a lab host's KVM; runs in the lab.
 
-``python3 -m kvtest.host.lab_templates SETTINGS RINGS`` takes two JSON documents and prints a third.
+``python3 -m kvtest.host.lab_templates SETTINGS RINGS`` takes two JSON documents and prints a third, after lines that
+tell what it is about to do: the last of them says where it was, should it never end.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from kvtest.conformance.requirements import Ring
@@ -40,13 +42,19 @@ def main() -> None:
     """Print ``made``, the directories of the templates, or ``problem``, why there are none, in one line of JSON."""
     flags, rings = map(json.loads, sys.argv[1:])
     settings = load(flags, {}, {}, Path("/work")).settings
-    factory = GuestFactory(settings, Path("/work/making"))
+    factory = GuestFactory(settings, Path("/work/making"), progress=_tell)
     try:
         templates = [factory.template(kind) for kind in kinds(factory, set(map(Ring, rings)))]
         said: dict[str, object] = {"made": [str(template.directory) for template in templates]}
     except KvtestError as error:
         said = {"problem": error.message}
     sys.stdout.write(json.dumps(said) + "\n")
+
+
+@contextlib.contextmanager
+def _tell(step: str) -> Iterator[None]:
+    sys.stdout.write(f"{step}\n")
+    yield
 
 
 if __name__ == "__main__":

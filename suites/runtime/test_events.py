@@ -22,7 +22,9 @@ pytestmark = pytest.mark.capability("runtime")
 def assert_places(events: Sequence[Event]) -> None:
     """See that each is published where containerd's clients listen for its kind."""
     wrong = [event for event in events if (event.topic, event.namespace) != (TOPICS[event.kind], NAMESPACE)]
-    assert not wrong, ", ".join(f"{event.kind} was published under {event.topic} in {event.namespace}" for event in wrong)
+    assert not wrong, ", ".join(
+        f"{event.kind} was published under {event.topic} in {event.namespace}" for event in wrong
+    )
 
 
 @requirement("RUNTIME-EVENT-001", "RUNTIME-EVENT-005", "RUNTIME-EVENT-006")

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import pytest
 from kvtest.accelerator import Accelerator
 from kvtest.cache import Store
 from kvtest.conformance import Ring
+from kvtest.control import Process
 from kvtest.deadline import Deadline
 from kvtest.errors import HostError, UsageError
 from kvtest.harness import GuestFactory, GuestRequest
@@ -96,6 +97,36 @@ def test_without_a_kvm_of_its_own_the_guests_are_emulated(
             there = machine.guest.run(["ls", f"{CACHE}/templates"]).text.split()
     factory = GuestFactory(attrs.evolve(settings, transport=(Transport.VHOST_VSOCK,)), tmp_path)
     assert there == [template_name(factory.configuration(GuestRequest(), vsock=False))]
+
+
+class FallsSilent(LabMachine):
+    """A lab host that hangs as soon as it is to make templates; the next one has no KVM, and needs to make none."""
+
+    stopped = 0
+
+    def python(self, arguments: Sequence[str]) -> Process:
+        process = super().python(arguments)
+        os.kill(self.guest.vm.process.pid, signal.SIGSTOP)
+        FallsSilent.stopped = self.guest.vm.process.pid
+        lab_machine._KVM_MODULES = ()
+        return process
+
+
+def test_a_lab_that_is_lost_while_it_makes_templates_is_cloned_again(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lab_guests, "LabMachine", FallsSilent)
+    monkeypatch.setattr(lab_guests, "SILENCE_SECONDS", 5.0)
+    monkeypatch.setattr(lab_machine, "_KVM_MODULES", lab_machine._KVM_MODULES)  # put back at the end
+    monkeypatch.setattr(lab_guests, "store", lambda _cache: Store(tmp_path / "guests"))
+    site = bundle.ensure(settings.cache, GuestFactory(settings, tmp_path).image(recipe=settings.lab_image))
+    guests = lab_guests.ensure(settings, None, site, tmp_path / "host", rings=[Ring.TRANSPORT])
+    assert not Path(f"/proc/{FallsSilent.stopped}").exists()
+    assert guests.accelerator is Accelerator.TCG
+    (entry,) = (tmp_path / "guests").glob("guests-*/manifest.json")
+    manifest = json.loads(entry.read_bytes())
+    assert manifest["lost"] == "the lab host is lost: it has said nothing for 10 s"
+    assert manifest["problem"] == "the processor of the lab host has no virtualization"
 
 
 @pytest.fixture
