@@ -132,12 +132,12 @@ class _Made:
     Args:
         problem: Why there are none, if that is so.
         memory: What a lab host's cache is to know of its accelerator.
-        lost: How a lab host was lost that had begun to make them, if one was.
+        failed: Why another lab host had made none before, if one had begun to.
     """
 
     problem: str | None
     memory: str = ""
-    lost: str | None = None
+    failed: str | None = None
 
 
 def _make(
@@ -148,18 +148,19 @@ def _make(
     artifacts: Path,
     progress: Progress,
 ) -> _Made:
-    """Make templates under a lab host's KVM; one that is lost is cloned again, once, as in a run."""
+    """Make templates under a lab host's KVM, and in another if that fails: what comes of it stays for a long time."""
     try:
         return _make_once(clone(artifacts / "making"), settings, rings, target)
-    except HostLostError as lost:
-        with progress(f"{lost.message}; it is cloned again"):
-            shutil.rmtree(target)
-            target.mkdir()
-        try:
+    except HostError as error:
+        failed = error.message
+    shutil.rmtree(target)
+    target.mkdir()
+    try:
+        with progress(f"once more, in another lab host, as {failed}"):
             made = _make_once(clone(artifacts / "making-again"), settings, rings, target)
-        except HostLostError as error:  # no accident: guests do not run under this KVM
-            return _Made(error.message, lost=lost.message)
-        return attrs.evolve(made, lost=lost.message)
+    except HostError as error:  # no accident: no guests run under this KVM
+        made = _Made(error.message)
+    return attrs.evolve(made, failed=failed)
 
 
 def _make_once(machine: LabMachine, settings: Settings, rings: Collection[Ring], target: Path) -> _Made:
@@ -179,7 +180,7 @@ def _make_once(machine: LabMachine, settings: Settings, rings: Collection[Ring],
                 raise HostLostError(f"the lab host is lost: {how}", hint=hint) from error
             if isinstance(error, DeadlineExceededError):  # this machine has too much else to do
                 raise
-            return _Made(error.message)
+            raise HostError(error.message) from error
 
 
 def _made_there(machine: LabMachine, settings: Settings, rings: Collection[Ring]) -> list[Path]:

@@ -125,7 +125,7 @@ def test_a_lab_that_is_lost_while_it_makes_templates_is_cloned_again(
     assert guests.accelerator is Accelerator.TCG
     (entry,) = (tmp_path / "guests").glob("guests-*/manifest.json")
     manifest = json.loads(entry.read_bytes())
-    assert manifest["lost"] == "the lab host is lost: it has said nothing for 10 s"
+    assert manifest["failed"] == "the lab host is lost: it has said nothing for 10 s"
     assert manifest["problem"] == "the processor of the lab host has no virtualization"
 
 
