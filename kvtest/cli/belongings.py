@@ -135,25 +135,6 @@ class Belongings:
                 yield f"{setting.flag}={text}"
 
 
-def refuse_files(host: str, loaded: LoadedSettings) -> None:
-    """Refuse settings that name what guests are made of or what runs them, on a host that has its own.
-
-    Args:
-        host: The host, as the user wrote it.
-        loaded: The settings of the run.
-
-    Raises:
-        UsageError: There is one.
-    """
-    for setting, text, origin in loaded.changed():
-        named = setting.name in (*_PROGRAMS, *_NAMES, "guest_kernel", "guest_image") and "/" in text
-        if text != NONE and (named or setting.name in (*_FILES, "agent")):
-            raise UsageError(
-                f"{origin}: {text} is on this machine, and kvtest does not bring it to {host}",
-                hint="run it on this machine, or on one with vhost-vsock of its own: --host ssh://[USER@]MACHINE",
-            )
-
-
 def _of_setting(setting: Setting, text: str, who: str) -> tuple[tuple[Path, Parcel], ...]:
     of: Callable[[Path, str], Parcel] = of_directory if setting.name in _DIRECTORIES else of_file
     named = setting.name in (*_PROGRAMS, *_NAMES) and "/" in text

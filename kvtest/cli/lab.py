@@ -5,23 +5,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kvtest.cli.belongings import Belongings, refuse_files, rings_of
+from kvtest.cli.belongings import Belongings, rings_of
 from kvtest.cli.console import progress
 from kvtest.errors import UsageError
 from kvtest.host.lab import BASE, Lab, kernel_of
 from kvtest.image.recipe import find_kernel, load_recipe
-from kvtest.settings import NONE, SETTINGS, LoadedSettings
+from kvtest.settings import NONE, LoadedSettings
 from kvtest.transport import Transport
 
 # What a lab host is told of the settings that are not left at their defaults.
 _PASSED_ON = (
     *("guest_kernel", "guest_image", "memory", "cpus"),
     *("boot_timeout", "request_timeout", "test_timeout", "census_timeout", "census_ignore", "capture"),
-    *("pods", "pods_in_a_row"),
+    *("agent", "agent_start", "agent_disk", "runtime", "shim", "pods", "pods_in_a_row"),
 )
 # What concerns this machine, on which the lab host is one more guest.
 _OURS = (
-    *("accelerator", "qemu", "cache", "results", "mirror", "run_directory", "requirements"),
+    *("accelerator", "qemu", "cache", "results", "mirror", "run_directory"),
     *("lab_image", "ssh_key", "ssh_known_hosts"),  # the last two of other hosts of the same run
 )
 
@@ -43,7 +43,6 @@ def open_lab(host: str, loaded: LoadedSettings, what: Sequence[str], workers: st
         KvtestError: It could not be made, or did not come up.
     """
     kernel, settings = kernel_of(host), loaded.settings
-    refuse_files(host, loaded)
     belongings = Belongings.of(what, loaded)
     if kernel is not None:
         find_kernel(kernel)  # before anything is built, as the guests' are
@@ -53,14 +52,13 @@ def open_lab(host: str, loaded: LoadedSettings, what: Sequence[str], workers: st
         if setting.name == "transport":
             if settings.transport != (Transport.VHOST_VSOCK,):
                 raise UsageError(f"{origin}: {text}: a lab host is there for {Transport.VHOST_VSOCK}")
+        elif setting.name in belongings.settings:
+            there = [parcel.there(path, BASE) for path, parcel in belongings.settings[setting.name]]
+            flags.append(f"{setting.flag}={','.join(there)}")
         elif setting.name in _PASSED_ON:
             flags.append(f"{setting.flag}={text}")
         elif text != NONE and setting.name not in _OURS:
             raise UsageError(f"{origin}: {setting.flag} is not for runs in a lab host")
-    flags += [
-        f"{SETTINGS[name].flag}={','.join(parcel.there(path, BASE) for path, parcel in parcels)}"
-        for name, parcels in belongings.settings.items()
-    ]
     flags += ["-n", workers] if workers else []
     lab = Lab(host, settings, kernel, settings.results / "host", progress, rings=rings_of(what))
     try:

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,12 +15,11 @@ from kvtest.conformance import Ring
 from kvtest.errors import MissingToolError
 from kvtest.harness import GuestFactory, GuestRequest
 from kvtest.harness.factory import AGENT_PORTS, AGENT_RECIPE
-from kvtest.harness.request import DEFAULT_SERIAL_PORTS
+from kvtest.host import guest_images
 from kvtest.host.ssh_address import SSHAddress
-from kvtest.image import brought
 from kvtest.runtime.agent_place import AgentPlace, agent_place
-from kvtest.runtime.profile import load as load_profile
 from kvtest.settings import LoadedSettings, Settings
+from kvtest.vm import Configuration
 from kvtest.vm.accelerator import KVM_DEVICE
 from kvtest.vm.template_cache import portable_name
 
@@ -52,13 +50,11 @@ def open_remote(
 
     settings = loaded.settings
     address = SSHAddress.of(host, settings.ssh_key, settings.ssh_known_hosts)
-    place = agent_place(settings)
     belongings = Belongings.of(what, loaded)
-    agent = _wants_agents(what, settings)
     with progress(f"connecting to {address.machine}"):
         machine = RemoteHost(address, settings.results, settings.qemu)
     try:
-        trees, images = _cargo(settings, machine, place if agent else None)
+        trees, images = _cargo(settings, machine, rings_of(what))
         machine.bring(trees, progress, parcels=belongings.parcels, images=images)
     except BaseException:
         machine.close()
@@ -68,19 +64,13 @@ def open_remote(
     return machine, list(belongings.named(what, base)), flags
 
 
-def _wants_agents(what: Sequence[str], settings: Settings) -> bool:
-    """Whether some of the guests have an agent: those of the agent ring, and the pods of our own runtime."""
-    wanting = {Ring.AGENT, Ring.RUNTIME} if load_profile(settings.runtime).own else {Ring.AGENT}
-    return not wanting.isdisjoint(rings_of(what))
-
-
-def _cargo(settings: Settings, machine: RemoteHost, place: AgentPlace | None) -> tuple[list[Tree], dict[str, str]]:
+def _cargo(settings: Settings, machine: RemoteHost, rings: Collection[Ring]) -> tuple[list[Tree], dict[str, str]]:
     """Return what the run there needs: kvtest, the images of its guests, and templates that can be used there.
 
     Args:
         settings: The settings of the run.
         machine: The other machine.
-        place: Where the agent under test is; ``None`` if no guest has one.
+        rings: The rings that are run.
 
     Returns:
         What is to be brought, and the names of its images by what they are asked for by.
@@ -90,19 +80,22 @@ def _cargo(settings: Settings, machine: RemoteHost, place: AgentPlace | None) ->
     guests = GuestFactory(settings, settings.results / "guests", progress=progress)
     with progress("looking at what is to be brought"):
         trees = [cargo.site()]
-    images = {}
-    same = _same_machine(guests, machine)
-    recipes = [None] if place in (None, AgentPlace.WHOLE, AgentPlace.ADDRESS) else [None, AGENT_RECIPE]
-    for kernel, recipe in itertools.product(settings.guest_kernel, recipes):
-        image = guests.image(kernel, recipe)
-        trees.append(cargo.of_image(image))
-        agent, start = (settings.agent, settings.agent_start) if recipe == AGENT_RECIPE else (None, None)
-        images[brought.key(kernel, recipe or settings.guest_image, agent, start)] = image.name
-        if same and not (recipe == AGENT_RECIPE and place is AgentPlace.INIT):  # which boots for each test
-            ports = AGENT_PORTS if recipe == AGENT_RECIPE else DEFAULT_SERIAL_PORTS
-            configuration = guests.configuration(GuestRequest(kernel=kernel, image=recipe, serial_ports=ports))
-            trees.append(cargo.of_template(guests.template(configuration), portable_name(configuration)))
-    return trees, images
+    rings = guest_images.of_our_images(settings, rings)
+    images = guest_images.images(guests, rings)
+    trees += [cargo.of_image(image) for image in {image.name: image for image in images.values()}.values()]
+    if _same_machine(guests, machine):
+        for kind in _kinds(guests, rings):
+            trees.append(cargo.of_template(guests.template(kind), portable_name(kind)))
+    return trees, {key: image.name for key, image in images.items()}
+
+
+def _kinds(guests: GuestFactory, rings: Collection[Ring]) -> Iterator[Configuration]:
+    """Yield the kinds of guests that have templates."""
+    with_agent = Ring.AGENT in rings and agent_place(guests.settings) is not AgentPlace.INIT
+    for kernel in guests.settings.guest_kernel:
+        yield guests.configuration(GuestRequest(kernel=kernel))
+        if with_agent:
+            yield guests.configuration(GuestRequest(kernel=kernel, image=AGENT_RECIPE, serial_ports=AGENT_PORTS))
 
 
 def _same_machine(guests: GuestFactory, machine: RemoteHost) -> bool:

@@ -14,7 +14,7 @@ from kvtest.errors import TemplateRemovedError
 from kvtest.harness.guest import Guest
 from kvtest.harness.request import GuestRequest
 from kvtest.host.memory import available_memory
-from kvtest.image import Image, ImageCache
+from kvtest.image import Image, ImageCache, brought
 from kvtest.image.agent import find_agent
 from kvtest.ownership import RunDirectory
 from kvtest.settings import Settings
@@ -123,8 +123,10 @@ class GuestFactory:
         Raises:
             RecipeError: It does not; the message says why.
         """
-        if self.settings.agent is not None and not self._agent_runs:
-            find_agent(str(self.settings.agent))
+        settings = self.settings
+        if settings.agent is not None and not self._agent_runs:
+            if not brought.name_of(settings.kernel, AGENT_RECIPE, settings.agent, settings.agent_start):
+                find_agent(str(settings.agent))
             self._agent_runs = True
 
     def configuration(

@@ -96,7 +96,9 @@ class Lab(Host):
         #: Seconds without a sign of life after which it is taken for lost.
         self.silence = 2 * SILENCE_SECONDS
         self._parcels: tuple[Parcel, ...] = ()
-        self._clone = functools.partial(LabMachine, settings, kernel, site, self._guests.disk, artifacts, progress)
+        self._clone = functools.partial(
+            LabMachine, settings, kernel, site, self._guests.disk, artifacts, progress, images=self._guests.images
+        )
         self._open("lab")
 
     def _open(self, label: str) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import json
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from kvtest.cache import Progress, Store, fingerprint, silent
 from kvtest.conformance import Ring
 from kvtest.errors import DeadlineExceededError, HostError, HostLostError, KvtestError
 from kvtest.harness import GuestFactory
-from kvtest.host import erofs
+from kvtest.host import erofs, guest_images
 from kvtest.host.heartbeat import Heartbeat
 from kvtest.host.lab_machine import CACHE, LabMachine
 from kvtest.host.lab_templates import kinds
@@ -42,7 +42,7 @@ _BOOT_SECONDS = 150.0  # as slow as the lab host is: on a busy machine it takes 
 _KEPT = 3
 _KEPT_SECONDS = 24 * 3600
 # What shapes a template.
-_SETTINGS = ("guest_kernel", "guest_image", "memory", "cpus")
+_SETTINGS = ("guest_kernel", "guest_image", "memory", "cpus", "agent", "agent_start")
 
 
 @attrs.frozen
@@ -53,11 +53,13 @@ class LabGuests:
         disk: The image with the cache.
         accelerator: What its guests run under.
         memory: What a lab host's cache is to know of that accelerator; empty if nothing.
+        images: The names of the images by what they are asked for by (:func:`kvtest.image.brought.key`).
     """
 
     disk: Path
     accelerator: Accelerator
     memory: str
+    images: Mapping[str, str]
 
 
 def ensure(
@@ -84,21 +86,24 @@ def ensure(
     """
     settings = attrs.evolve(settings, transport=(Transport.VHOST_VSOCK,))
     factory = GuestFactory(settings, artifacts, progress=progress)
+    rings = guest_images.of_our_images(settings, rings)
     wanted = kinds(factory, rings)
+    images = guest_images.images(factory, rings)
+    names = {asked: image.name for asked, image in images.items()}
     lab = factory.image(kernel, settings.lab_image)
-    key = fingerprint(FORMAT, lab.digest, [(kind.kernel.parent.name, template_name(kind)) for kind in wanted])
+    key = fingerprint(FORMAT, lab.digest, sorted(set(names.values())), [template_name(kind) for kind in wanted])
 
     def build(target: Path) -> dict[str, Any]:
         store(settings.cache).forget_old(_KEPT, _KEPT_SECONDS)
         tree = target / "tree"
-        # An accelerator is tried with the usual guest's kernel, whether there are such guests or not.
-        for image in {factory.image().kernel.parent, *(kind.kernel.parent for kind in wanted)}:
-            shutil.copytree(image, tree / "images" / image.name)
+        for directory in {image.kernel.parent for image in images.values()}:
+            shutil.copytree(directory, tree / "images" / directory.name)
         templates = tree / "templates"
         templates.mkdir()
         with progress("guests of a lab host"):
             erofs.pack(tree, target / _WITHOUT_TEMPLATES)
-            clone = functools.partial(LabMachine, settings, kernel, site, target / _WITHOUT_TEMPLATES)
+            disk = target / _WITHOUT_TEMPLATES
+            clone = functools.partial(LabMachine, settings, kernel, site, disk, images=names)
             made = _make(clone, settings, rings, templates, artifacts, progress)
             (target / _WITHOUT_TEMPLATES).unlink()
             if made.problem is not None:
@@ -113,7 +118,7 @@ def ensure(
 
     entry = store(settings.cache).get(f"guests-{key}", build, progress)
     store(settings.cache).used(entry.path.name)
-    return LabGuests(entry.path / IMAGE, Accelerator(entry.manifest["accelerator"]), entry.manifest["memory"])
+    return LabGuests(entry.path / IMAGE, Accelerator(entry.manifest["accelerator"]), entry.manifest["memory"], names)
 
 
 def store(cache: Path) -> Store:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -18,6 +18,7 @@ from kvtest.guest import early
 from kvtest.harness import Guest, GuestFactory, GuestRequest
 from kvtest.host import bundle
 from kvtest.host.kernel_log import DEVICE, WATCHED
+from kvtest.image import brought
 from kvtest.ownership.use import in_use
 from kvtest.settings import Settings
 from kvtest.transport import Transport
@@ -47,6 +48,7 @@ class LabMachine:
         artifacts: Gets its console and logs.
         progress: Told of the steps of making what it needs.
         label: The beginning of its name.
+        images: The names of the guests' images by what they are asked for by (:func:`kvtest.image.brought.key`).
 
     Attributes:
         guest: The machine.
@@ -66,7 +68,9 @@ class LabMachine:
         progress: Progress = silent,
         *,
         label: str = "lab",
+        images: Mapping[str, str] | None = None,
     ) -> None:
+        self._variables = brought.environment(images or {})
         # Whatever its guests have: it has nothing that is under test, and one template.
         settings = attrs.evolve(settings, transport=(Transport.VHOST_VSOCK,))
         factory = GuestFactory(settings, artifacts, label=label, progress=progress)
@@ -93,7 +97,13 @@ class LabMachine:
         Args:
             arguments: The arguments of ``python3``.
         """
-        environment = {"PYTHONPATH": SITE, "HOME": "/work", "PYTHONUNBUFFERED": "1", WATCHED: str(DEVICE)}
+        environment = {
+            **self._variables,
+            "PYTHONPATH": SITE,
+            "HOME": "/work",
+            "PYTHONUNBUFFERED": "1",
+            WATCHED: str(DEVICE),
+        }
         environment[SLOWNESS] = str(self._slowness)
         environment["PATH"] = f"{SITE}/{bundle.PROGRAMS}:{early.ENVIRONMENT['PATH']}"
         command = f"cd /work && exec {shlex.join(['python3', *arguments])} 2>&1"

@@ -17,6 +17,7 @@ from kvtest.conformance.requirements import Ring
 from kvtest.errors import KvtestError
 from kvtest.harness import GuestFactory, GuestRequest
 from kvtest.harness.factory import AGENT_RECIPE
+from kvtest.runtime.agent_place import AgentPlace, agent_place
 from kvtest.runtime.reference import preparation
 from kvtest.settings import load
 from kvtest.vm import Configuration
@@ -27,15 +28,15 @@ def kinds(factory: GuestFactory, rings: Collection[Ring]) -> list[Configuration]
 
     Args:
         factory: Makes them.
-        rings: The rings that are run.
+        rings: The rings that are run and have guests of our images.
     """
     recipes: list[str | None] = [] if set(rings) == {Ring.RUNTIME} else [None]  # it takes minutes to make one
-    recipes += [AGENT_RECIPE] if Ring.AGENT in rings else []
+    recipes += [AGENT_RECIPE] if Ring.AGENT in rings and agent_place(factory.settings) is not AgentPlace.INIT else []
     requests = [
         GuestRequest(kernel=kernel, image=recipe) for kernel in factory.settings.guest_kernel for recipe in recipes
     ]
     found = [factory.configuration(request, vsock=False) for request in requests]
-    return [*found, *([preparation.configuration(factory)] if Ring.RUNTIME in rings else [])]
+    return [*found, *([preparation.configuration(factory.with_our_agent())] if Ring.RUNTIME in rings else [])]
 
 
 def main() -> None:

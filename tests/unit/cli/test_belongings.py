@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kvtest.cli.belongings import Belongings, refuse_files, shipped
+from kvtest.cli.belongings import Belongings, shipped
 from kvtest.errors import UsageError
 from kvtest.host import installed
 from kvtest.resources import suites_directory
@@ -105,15 +105,6 @@ def test_wrong_requirements_are_told_before_anything_is_done(here: Path, loaded:
     (here / "own/one.toml").write_text("[[requirement]]\nid = 'MINE-ONE-001'\nlevle = 'MUST'\n")
     with pytest.raises(UsageError, match=r"one\.toml.*levle"):
         Belongings.of(["transport"], loaded(requirements="own"))
-
-
-@pytest.mark.parametrize("given", [{"agent": "/a"}, {"guest_kernel": "path:/k"}, {"runtime": "./p.toml"}])
-def test_where_nothing_is_brought_files_are_refused_wherever_they_are_named(
-    here: Path, loaded: Load, given: dict[str, str]
-) -> None:
-    with pytest.raises(UsageError, match="is on this machine, and kvtest does not bring it to lab"):
-        refuse_files("lab", loaded(**given))
-    refuse_files("lab", loaded(memory="512", guest_kernel="6.1", runtime="runc"))
 
 
 @pytest.mark.parametrize("editable", [False, True])
