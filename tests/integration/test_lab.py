@@ -66,6 +66,37 @@ def test_another_distribution_has_another_qemu_and_python(settings: Settings, tm
     assert {test.properties["qemu"].partition(".")[0] for test in tests if test.outcome is Outcome.PASSED} == {"10"}
 
 
+AGENT_OF_ONES_OWN = """#!/usr/bin/python3 -ISu
+import sys
+sys.path.append("/usr/lib/python3/dist-packages")
+from kvtest.guest.agent import service
+service.VERSION = "4.0.7"
+from kvtest.guest.agent.main import main
+main()
+"""
+ITS_TEST = """
+import pytest
+
+@pytest.mark.guest(image="agent", vsock=True)
+def test_it_is_that_one(agent):
+    assert agent.version() == "4.0.7"
+"""
+
+
+@pytest.mark.thorough
+def test_an_agent_of_ones_own_runs_there(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "test_own.py").write_text(ITS_TEST)
+    program = tmp_path / "agent"
+    program.write_text(AGENT_OF_ONES_OWN)
+    program.chmod(0o755)
+    command = [sys.executable, "-m", "kvtest", "run", "test_own.py", "--host", "lab", f"--agent={program}"]
+    completed = subprocess.run(
+        [*command, f"--cache={settings.cache}"], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert completed.returncode == 0, completed.stdout[-4000:] + completed.stderr[-2000:]
+    assert "1 passed" in completed.stdout
+
+
 class WithoutDevice(LabMachine):
     """A lab host whose KVM cannot be used."""
 

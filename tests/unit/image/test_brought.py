@@ -4,11 +4,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import attrs
 import pytest
 
 from kvtest.cache import Store
-from kvtest.errors import KvtestError
+from kvtest.errors import KvtestError, RecipeError
+from kvtest.harness import GuestFactory
+from kvtest.harness.factory import AGENT_RECIPE
 from kvtest.image import ImageCache, brought
+from kvtest.settings import Settings
 
 
 def test_an_image_that_was_brought_needs_nothing_of_what_it_was_made_of(
@@ -31,3 +35,15 @@ def test_an_image_that_was_brought_needs_nothing_of_what_it_was_made_of(
     with pytest.raises(KvtestError, match="/gone"):
         cache.ensure(kernel, recipe)
     assert brought.environment({}) == {}
+
+
+def test_an_agent_that_was_brought_as_an_image_is_not_looked_for_here(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    factory = GuestFactory(attrs.evolve(settings, agent=Path("/gone/agent")), tmp_path)
+    with pytest.raises(RecipeError, match="could not read the agent /gone/agent: No such file"):
+        factory.look_at_agent()
+    asked = (settings.kernel, AGENT_RECIPE, Path("/gone/agent"), None)
+    for name, value in brought.environment({brought.key(*asked): "mine-own-0"}).items():
+        monkeypatch.setenv(name, value)
+    factory.look_at_agent()
