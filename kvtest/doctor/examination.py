@@ -15,6 +15,7 @@ from kvtest.errors import KvtestError
 from kvtest.ownership import run
 from kvtest.runtime.installation import find_program
 from kvtest.runtime.preflight import chosen
+from kvtest.runtime.profile import load
 from kvtest.settings import LoadedSettings
 
 CHECKS = (
@@ -60,7 +61,22 @@ def examination(loaded: LoadedSettings, *, fix: bool = False) -> Report:
 
 
 def _examined(system: System, loaded: LoadedSettings) -> Report:
-    return examine(CHECKS, system, loaded.settings, *demands(loaded, system))
+    report = examine(CHECKS, system, loaded.settings, *demands(loaded, system))
+    return with_pods(report) if load(loaded.settings.runtime).own else report
+
+
+def with_pods(report: Report) -> Report:
+    """Return a report in which what guests need is needed by the runtime ring, too: its pods are guests.
+
+    Args:
+        report: That of a machine whose runtime under test is the reference runtime.
+    """
+    of_guests = set(GUESTS)
+    rows = [
+        attrs.evolve(row, needed_by=(*row.needed_by, Need.RUNTIME)) if of_guests <= set(row.needed_by) else row
+        for row in report.findings
+    ]
+    return attrs.evolve(report, findings=tuple(rows))
 
 
 def mend(report: Report, *, root: bool) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 from kvtest.doctor import Check, Finding, Need, Report, Status, examine
-from kvtest.doctor.examination import CHECKS, demands, examination, mend
+from kvtest.doctor.examination import CHECKS, demands, examination, mend, with_pods
 from kvtest.doctor.report import GUESTS
 from kvtest.doctor.system import Device, KernelModules, System
 from kvtest.errors import HostError
@@ -45,6 +45,12 @@ def test_the_verdict_follows(settings: Settings, status: str, needed_by: str, be
     report = examine([check(Status(status), Need(needed_by))], SYSTEM, settings, wanted, frozenset(GUESTS))
     assert [row.status for row in report.findings] == [becomes]
     assert report.works is works
+
+
+def test_pods_of_the_reference_runtime_need_what_guests_need(settings: Settings) -> None:
+    checks = [check(Status.OK, *GUESTS), check(Status.OK, Need.TRANSPORT), check(Status.OK, Need.KATA)]
+    report = with_pods(examine(checks, SYSTEM, settings, frozenset(GUESTS), frozenset(GUESTS)))
+    assert [row.needed_by for row in report.findings] == [(*GUESTS, Need.RUNTIME), (Need.TRANSPORT,), (Need.KATA,)]
 
 
 def test_a_check_that_fails_is_a_row(settings: Settings) -> None:
