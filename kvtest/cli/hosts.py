@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
+import signal
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import attrs
@@ -15,6 +14,7 @@ import typer
 
 from kvtest.cli.console import errors
 from kvtest.cli.lab import open_lab
+from kvtest.cli.lost import ended_early, fetched
 from kvtest.cli.remote import open_remote
 from kvtest.cli.status import Status, status_of
 from kvtest.errors import HostLostError, KvtestError, UnknownNameError, UsageError
@@ -23,13 +23,13 @@ from kvtest.host.host import Host
 from kvtest.host.lab_machine import MEMORY
 from kvtest.host.memory import require_memory
 from kvtest.image.recipe import load_kernels
-from kvtest.report import ResultLog, Results, failures, summary_lines, write_junit
-from kvtest.report.directory import HOSTS, JUNIT_FILE, MISSING_FILE, RESULTS_FILE
+from kvtest.report import ResultLog, Results, summary_lines, write_junit
+from kvtest.report.directory import HOSTS, JUNIT_FILE, RESULTS_FILE
 from kvtest.report.merge import merge
 from kvtest.settings import LoadedSettings
 
 KINDS = "lab, lab:KERNEL such as lab:6.12, or ssh://[USER@]MACHINE[:PORT]"
-_NAMED = 3  # tests without a result that a message names
+_OF_A_SIGNAL = 128  # added to its number where a shell tells that it ended a process
 
 
 def run_on_each(hosts: Sequence[str], loaded: LoadedSettings, what: list[str], options: list[str], workers: str) -> int:
@@ -55,34 +55,49 @@ def run_on_each(hosts: Sequence[str], loaded: LoadedSettings, what: list[str], o
     for host in hosts:
         _check(host)
     if len(hosts) == 1:
-        return _run_on(hosts[0], loaded, what, options, workers)
+        return _run_on(hosts[0], loaded, what, options, workers).status
     base = loaded.settings.results / HOSTS
     directories = {host: base / host.replace("/", "_") for host in hosts}
     statuses: list[int] = []
+    not_run = dict.fromkeys(hosts, "the run was stopped before")
     try:
         for host, directory in directories.items():
             directory.mkdir(parents=True)
             mine = loaded._replace(settings=attrs.evolve(loaded.settings, results=directory))
             try:
-                statuses.append(_run_on(host, mine, what, options, workers))
+                ended = _run_on(host, mine, what, options, workers)
             except KvtestError as error:  # the others may have something to say
-                errors.print(f"kvtest: {host}: {error}", markup=False, highlight=False, soft_wrap=True)
+                errors.print(f"kvtest: {_of_host(host, error)}", markup=False, highlight=False, soft_wrap=True)
                 statuses.append(status_of(error))
+                not_run[host] = error.message
+                continue
+            statuses.append(ended.status)
+            if ended.interrupted:
+                break
     finally:
-        _report_all(directories, loaded.settings.results)
+        _report_all(directories, loaded.settings.results, not_run)
     worst = (one for one in (Status.VIOLATED, Status.INTERNAL, Status.USAGE) if one in statuses)
-    return next(worst, max(statuses))  # a run that was interrupted there has another status still
+    return next(worst, max(statuses))
 
 
-def _report_all(directories: Mapping[str, Path], target: Path) -> None:
-    """Make one report of what there is from several hosts, and show what it says."""
+def _of_host(host: str, error: KvtestError) -> str:
+    """Return what an error says, with the host that it is about."""
+    return str(error) if host in error.message else f"{host}: {error}"
+
+
+def _report_all(directories: Mapping[str, Path], target: Path, not_run: Mapping[str, str]) -> None:
+    """Make one report of what there is from several hosts, and show what it says.
+
+    Args:
+        directories: The results directories by host.
+        target: The results directory of all of them.
+        not_run: Why a host has no results, if it has none.
+    """
     files = {host: directory / RESULTS_FILE for host, directory in directories.items()}
     runs = {host: Results.read(file) for host, file in files.items() if file.is_file() and file.stat().st_size}
     if not runs:
         return
-    merged = merge(runs, shlex.join(sys.argv))
-    if len(runs) < len(files):
-        merged = attrs.evolve(merged, end=None)
+    merged = merge(runs, shlex.join(sys.argv), {host: not_run[host] for host in files if host not in runs})
     with ResultLog(target / RESULTS_FILE, merged.run) as log:
         for test in merged.tests:
             log.append(test)
@@ -102,8 +117,21 @@ def _check(host: str) -> None:
         raise UnknownNameError("kernel of a lab host", kernel, load_kernels())
 
 
-def _run_on(host: str, loaded: LoadedSettings, what: list[str], options: list[str], workers: str) -> int:
-    """Run suites on one other host, and return the exit status; the arguments are those of :func:`run_on_each`.
+@attrs.frozen
+class _Ended:
+    """How a run on one host ended.
+
+    Args:
+        status: Its exit status.
+        interrupted: Whether the user wanted it to.
+    """
+
+    status: int
+    interrupted: bool = False
+
+
+def _run_on(host: str, loaded: LoadedSettings, what: list[str], options: list[str], workers: str) -> _Ended:
+    """Run suites on one other host; the arguments are those of :func:`run_on_each`.
 
     Raises:
         UsageError: A setting makes no sense there.
@@ -118,58 +146,30 @@ def _run_on(host: str, loaded: LoadedSettings, what: list[str], options: list[st
         machine, there, flags = open_lab(host, loaded, what, workers)
     else:
         machine, there, flags = open_remote(host, loaded, what, workers)
-    with machine, ExitStack() as at_the_end:
-        at_the_end.callback(machine.fetch, results)  # also of a run that is stopped
+    with machine:
         try:
             status = machine.run(there, [*flags, *options], _write)
         except HostLostError as error:
-            at_the_end.pop_all()
-            return _ended_early(error, results)
-    typer.echo(f"host: {host}, its results are in {results}")
-    return status
+            status = ended_early(host, error, results)
+        except BaseException:
+            fetched(machine, results)
+            raise
+        else:
+            brought = fetched(machine, results)
+            if status not in set(Status):
+                status = ended_early(host, _killed(host, status), results)
+            status = status or brought
+            typer.echo(f"host: {host}, its results are in {results}")
+    return _Ended(status, machine.interrupts is not None and machine.interrupts.came)
 
 
-def _ended_early(error: HostLostError, results: Path) -> int:
-    """Tell what there is of a run whose host was lost; return its exit status.
-
-    Raises:
-        HostLostError: Nothing of it says that anything is violated.
-    """
-    file = results / RESULTS_FILE
-    if not file.exists() or not file.stat().st_size:
-        raise HostLostError(f"{error.message}; there are no results yet", hint=error.hint) from error
-    read = Results.read(file)
-    without_artifacts = _without_artifacts(read)
-    _list_missing(results / MISSING_FILE, read.missing, without_artifacts)
-    few = ", ".join(read.missing[:_NAMED]) + (", …" if len(read.missing) > _NAMED else "")
-    lost = HostLostError(
-        f"{error.message}; {_tests(len(read.tests))} had ended, whose results are in {results}, without the artifacts "
-        f"of {len(without_artifacts)} of them, and {_tests(len(read.missing))} had not: {few or 'none is known'}",
-        hint=f"{error.hint}; {results / MISSING_FILE} lists all that is missing, and "
-        f"`kvtest report {results}` shows which requirements are not tested",
-    )
-    if not failures(read):
-        raise lost from error
-    errors.print(f"kvtest: {lost}", markup=False, highlight=False, soft_wrap=True)
-    return Status.VIOLATED
-
-
-def _without_artifacts(results: Results) -> Sequence[str]:
-    return [test.id for test in results.tests if (path := test.properties.get("artifacts")) and not Path(path).is_dir()]
-
-
-def _list_missing(file: Path, without_result: Sequence[str], without_artifacts: Sequence[str]) -> None:
-    """Write down what did not come, one test per line."""
-    lines = [
-        *(f"no result: {test}" for test in without_result),
-        *(f"no artifacts: {test}" for test in without_artifacts),
-    ]
-    with contextlib.suppress(OSError):  # the message says how many
-        file.write_text("".join(f"{line}\n" for line in lines))
-
-
-def _tests(count: int) -> str:
-    return f"{count} test{'s' * (count != 1)}"
+def _killed(host: str, status: int) -> HostLostError:
+    """Return the error for a run there that has ended as none does by itself."""
+    number = status - _OF_A_SIGNAL
+    known = number in set(signal.Signals)
+    how = f"was killed by {signal.Signals(number).name}" if known else f"ended with status {status}"
+    hint = "a machine without memory kills what takes most of it: its kernel's log says so (dmesg)"
+    return HostLostError(f"kvtest on {host} {how}", hint=hint)
 
 
 def _write(data: bytes) -> None:

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from kvtest.cli.belongings import Belongings, rings_of
 from kvtest.cli.console import progress
 from kvtest.errors import UsageError
 from kvtest.host.lab import BASE, Lab, kernel_of
 from kvtest.image.recipe import find_kernel, load_recipe
-from kvtest.settings import NONE, LoadedSettings
+from kvtest.settings import NONE, SETTINGS, LoadedSettings, load
 from kvtest.transport import Transport
 
 # What a lab host is told of the settings that are not left at their defaults.
@@ -19,6 +20,7 @@ _PASSED_ON = (
     *("boot_timeout", "request_timeout", "test_timeout", "census_timeout", "census_ignore", "capture"),
     *("agent", "agent_start", "agent_disk", "runtime", "shim", "pods", "pods_in_a_row"),
 )
+_OF_LABS = "vhost_vsock"  # the module that makes a root file system one of a lab host
 # What concerns this machine, on which the lab host is one more guest.
 _OURS = (
     *("accelerator", "qemu", "cache", "results", "mirror", "run_directory"),
@@ -42,11 +44,14 @@ def open_lab(host: str, loaded: LoadedSettings, what: Sequence[str], workers: st
         UsageError: There is no such host, a setting makes no sense there, or something is not there to be brought.
         KvtestError: It could not be made, or did not come up.
     """
-    kernel, settings = kernel_of(host), loaded.settings
+    kernel, settings = kernel_of(host) or usual_kernel(), loaded.settings
     belongings = Belongings.of(what, loaded)
-    if kernel is not None:
-        find_kernel(kernel)  # before anything is built, as the guests' are
-    load_recipe(settings.lab_image)
+    find_kernel(kernel)  # before anything is built, as the guests' are
+    if _OF_LABS not in load_recipe(settings.lab_image).modules.required:
+        raise UsageError(
+            f"{SETTINGS['lab_image'].flag} {settings.lab_image}: is no recipe of lab hosts, which load {_OF_LABS}",
+            hint='lab, lab-trixie, lab-forky, or a recipe of your own with base = "lab"',
+        )
     flags = []
     for setting, text, origin in loaded.changed():
         if setting.name == "transport":
@@ -67,3 +72,9 @@ def open_lab(host: str, loaded: LoadedSettings, what: Sequence[str], workers: st
         lab.close()
         raise
     return lab, list(belongings.named(what, BASE)), flags
+
+
+def usual_kernel() -> str:
+    """Return the kernel of a lab host that asks for none: that of the usual guest, whatever guests are asked for."""
+    (kernel,) = load({}, {}, {}, Path("/")).settings.guest_kernel
+    return kernel

@@ -9,13 +9,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from kvtest.host.interrupts import Interrupts
+
 
 class Host(ABC):
-    """A host that is up and has all that kvtest needs there; use as a context manager, which ends with it."""
+    """A host that is up and has all that kvtest needs there; use as a context manager, which ends with it.
+
+    Attributes:
+        interrupts: Whether the run was interrupted; ``None`` before there was one.
+    """
+
+    interrupts: Interrupts | None = None
 
     @abstractmethod
     def run(self, what: Sequence[str], options: Sequence[str], said: Callable[[bytes], None]) -> int:
-        """Run ``kvtest run`` there.
+        """Run ``kvtest run`` there. The first Ctrl-C ends it in order.
 
         Args:
             what: Rings, files or tests, as they are called there; all rings if empty.

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
+import threading
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from kvtest.accelerator import Accelerator
 from kvtest.cache import Progress, silent
 from kvtest.conformance import Ring
+from kvtest.control import Process
 from kvtest.deadline import Deadline
 from kvtest.errors import GuestError, HostError, HostLostError, KvtestError, UsageError
 from kvtest.harness import GuestFactory
@@ -24,6 +27,7 @@ from kvtest.host.arriving import ArrivingResults
 from kvtest.host.evidence import of_failed
 from kvtest.host.heartbeat import Heartbeat
 from kvtest.host.host import Host
+from kvtest.host.interrupts import Interrupts
 from kvtest.host.lab_machine import CACHE, SITE, LabMachine
 from kvtest.host.link import SILENCE_SECONDS
 from kvtest.host.parcels import Parcel, packed
@@ -34,6 +38,7 @@ from kvtest.settings import Settings
 from kvtest.transport import Transport
 from kvtest.vm import State
 from kvtest.vm.accelerator import MEMORY, on_another_boot
+from kvtest.vm.diagnosis import with_console
 
 SCHEME = "lab"
 #: The directory there that keeps what is brought.
@@ -42,6 +47,7 @@ _BROUGHT = "/work/brought.tar"
 _RESULTS = "/work/results"
 _ARCHIVE = "/work/results.tar"
 _FETCHING_SECONDS = 300.0
+_BEGINNING_SECONDS = 60.0
 
 
 def kernel_of(host: str) -> str | None:
@@ -96,6 +102,8 @@ class Lab(Host):
         #: Seconds without a sign of life after which it is taken for lost.
         self.silence = 2 * SILENCE_SECONDS
         self._parcels: tuple[Parcel, ...] = ()
+        self._process: Process | None = None
+        self._begun = threading.Event()
         self._clone = functools.partial(
             LabMachine, settings, kernel, site, self._guests.disk, artifacts, progress, images=self._guests.images
         )
@@ -143,12 +151,12 @@ class Lab(Host):
         Every line that is said begins with the host's name. A lab that does not answer any more, and has not ended, is
         cloned again, once, and runs what has no result yet; the results say so.
         """
-        with ArrivingResults(self._results) as results:
+        with ArrivingResults(self._results) as results, Interrupts(self._interrupt) as self.interrupts:
             try:
                 return self._attempt(what, options, said, results)
             except _SilentError as error:
                 left = self._left(what)
-                if not left:
+                if not left or self.interrupts.came:
                     raise
                 self._go_on(error, results, said)
             status = self._attempt(left, options, said, results)
@@ -156,6 +164,11 @@ class Lab(Host):
         for line in summary_lines(everything):
             said(f"{self.name}: {line}\n".encode())
         return 1 if failures(everything) else status
+
+    def _interrupt(self) -> None:
+        self._begun.wait(_BEGINNING_SECONDS)  # it may just be on its way
+        if self._process is not None:
+            self._process.kill(signal.SIGINT)
 
     def _left(self, what: Sequence[str]) -> Sequence[str]:
         """Return what of a run has no result yet, by the names that it has there."""
@@ -170,8 +183,12 @@ class Lab(Host):
         ended = 0 if so_far is None else len(so_far.tests)
         said(f"{self.name}: {error.message}; it is cloned again, {ended} tests have their results\n".encode())
         self.close()
-        self._open("lab-again")
-        self.bring(self._parcels)
+        try:
+            self._open("lab-again")
+            self.bring(self._parcels)
+        except KvtestError as again:
+            message = f"{error.message}; it could not be cloned again: {again.message}"
+            raise HostLostError(message, hint=again.hint or error.hint) from again
 
     def _attempt(
         self, what: Sequence[str], options: Sequence[str], said: Callable[[bytes], None], results: ArrivingResults
@@ -186,7 +203,8 @@ class Lab(Host):
         self._lines = b""
         with Heartbeat(self._guest, self.silence) as heartbeat:
             try:
-                process = self._machine.python(command)
+                process = self._process = self._machine.python(command)
+                self._begun.set()
                 for _, data in process.output(Deadline(None)):
                     lines = list(relay.lines(data))
                     if lines:
@@ -240,9 +258,9 @@ class Lab(Host):
         _unpack(packed, directory)
 
     def _lost(self, error: KvtestError, silent: str | None = None) -> HostLostError:
-        hint = f"see {self._guest.vm.artifacts}, its console first"
-        reason = self._guest.died
-        if silent is not None or (reason is None and self._guest.vm.state is not State.DEAD):
+        hint = with_console(f"see {self._guest.vm.artifacts}", self._guest.vm.console)
+        reason = (self._guest.died or "").removeprefix("the guest ")  # which it is to us, and to nobody else
+        if silent is not None or (not reason and self._guest.vm.state is not State.DEAD):
             return _SilentError(f"the lab host is lost: {silent or error.message}", hint=hint)
         return HostLostError(f"the lab host is lost: {reason or error.message}", hint=hint)
 

@@ -11,19 +11,18 @@ import contextlib
 import json
 import os
 import shutil
-import signal
-import threading
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from kvtest.cache import Progress, silent
-from kvtest.errors import HostError, HostLostError
+from kvtest.errors import HostError
 from kvtest.host import cargo, installed, reception
 from kvtest.host.archive import unpack
 from kvtest.host.arriving import ArrivingEvidence, ArrivingResults
 from kvtest.host.frames import Header
 from kvtest.host.host import Host
+from kvtest.host.interrupts import Interrupts
 from kvtest.host.link import SILENCE_SECONDS
 from kvtest.host.parcels import Parcel
 from kvtest.host.relay import Relay
@@ -159,7 +158,7 @@ class RemoteHost(Host):
         with (
             ArrivingResults(self._results) as results,
             contextlib.closing(ArrivingEvidence(self._results)) as evidence,
-            self._interrupts_passed_on(),
+            Interrupts(lambda: self._link.send({"interrupt": 1})) as self.interrupts,
         ):
             while True:
                 frame, payload = self._receive()
@@ -191,25 +190,6 @@ class RemoteHost(Host):
         """End what runs there, have the run's directory removed, and end the connection."""
         self._link.close()
         self._client.close()
-
-    @contextlib.contextmanager
-    def _interrupts_passed_on(self) -> Iterator[None]:
-        """Pass the first Ctrl-C, or the signal with which a CI system cancels a job, on to the run."""
-        if threading.current_thread() is not threading.main_thread():  # signals are another's
-            yield
-            return
-
-        def interrupt(number: int, _frame: object) -> None:
-            signal.signal(number, signal.SIG_DFL)
-            with contextlib.suppress(HostLostError):  # whoever waits for the run is told
-                self._link.send({"interrupt": 1})
-
-        previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
 
     # --- The conversation
 

@@ -11,13 +11,15 @@ from kvtest.conformance import Plan
 from kvtest.report.results import Results, RunInfo
 
 
-def merge(runs: Mapping[str, Results], command: str) -> Results:
+def merge(runs: Mapping[str, Results], command: str, not_run: Mapping[str, str] | None = None) -> Results:
     """Return runs as one, in which the ID of each test says on which host it ran.
 
     Args:
         runs: At least one run, by its host.
         command: The command line that repeats all of them.
+        not_run: Why there is nothing of further hosts, by their names.
     """
+    not_run = not_run or {}
     each = list(runs.values())
     common = set.intersection(*(set(run.run.properties.items()) for run in each))
     plan = Plan(
@@ -28,10 +30,13 @@ def merge(runs: Mapping[str, Results], command: str) -> Results:
             for test in run.run.plan.tests
         ),
         transports=tuple(dict.fromkeys(one for run in each for one in run.run.plan.transports)),
-        variants=tuple(
-            _variant(host, variant)
-            for host, run in runs.items()
-            for variant in (run.run.plan.variants if len(run.run.plan.variants) > 1 else ("",))
+        variants=(
+            *(
+                _variant(host, variant)
+                for host, run in runs.items()
+                for variant in (run.run.plan.variants if len(run.run.plan.variants) > 1 else ("",))
+            ),
+            *not_run,
         ),
     )
     tests = tuple(
@@ -39,13 +44,14 @@ def merge(runs: Mapping[str, Results], command: str) -> Results:
         for host, run in runs.items()
         for test in run.tests
     )
-    ends = [run.end for run in each]
+    ends = [None if not_run else run.end for run in each]
+    without = {"not_run": "; ".join(f"{host}: {reason}" for host, reason in not_run.items())} if not_run else {}
     return Results(
         RunInfo(
             start=min(run.run.start for run in each),
             hostname=", ".join(dict.fromkeys(run.run.hostname for run in each)),
             command=command,
-            properties={**dict(sorted(common)), "host": ", ".join(runs)},
+            properties={**dict(sorted(common)), "host": ", ".join(runs), **without},
             plan=plan,
         ),
         tests,

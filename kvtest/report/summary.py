@@ -14,7 +14,7 @@ from kvtest.report.variants import variant_lines
 
 _BAD = (Outcome.FAILED, Outcome.ERROR)
 _LINE_LIMIT = 300
-_TOLD = ("deadlines", "cloned_again")  # what of the run itself bears on every verdict
+_TOLD = ("deadlines", "cloned_again", "not_run")  # what of the run itself bears on every verdict
 
 
 def summary_lines(results: Results) -> list[str]:
@@ -36,8 +36,8 @@ def summary_lines(results: Results) -> list[str]:
         f"{name.replace('_', ' ')}: {line(text)}" for name, text in results.run.properties.items() if name in _TOLD
     ]
     counted = ", ".join(f"{count} {_noun(outcome, count)}" for outcome, count in results.count().items() if count)
-    interrupted = "" if results.complete else "; the run was interrupted"
-    lines.append(f"{counted or 'no tests ran'} in {results.duration:.1f} s{interrupted}")
+    incomplete = "" if results.complete else f"; {_incomplete(results)}"
+    lines.append(f"{counted or 'no tests ran'} in {results.duration:.1f} s{incomplete}")
     return lines
 
 
@@ -75,6 +75,10 @@ def line(text: str) -> str:
         text: Anything.
     """
     return excerpt(text.partition("\n")[0], _LINE_LIMIT).replace("\n", " ")
+
+
+def _incomplete(results: Results) -> str:
+    return "the run is not complete" if "not_run" in results.run.properties else "the run was interrupted"
 
 
 def _noun(outcome: Outcome, count: int) -> str:

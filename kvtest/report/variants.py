@@ -29,6 +29,11 @@ class Row:
         """Whether the variants are not all alike; one that was not tested is not known to differ."""
         return len({verdict.status for verdict in self.verdicts.values()} - {Status.NOT_TESTED}) > 1
 
+    @property
+    def tested(self) -> bool:
+        """Whether it was tested with each variant, or does not apply there."""
+        return all(verdict.status is not Status.NOT_TESTED for verdict in self.verdicts.values())
+
     def __str__(self) -> str:
         by_status: dict[Status, list[str]] = {}
         for variant, verdict in self.verdicts.items():
@@ -72,6 +77,8 @@ def variant_lines(results: Results) -> list[str]:
     if not rows:
         return []
     differing = [f"differs: {row}" for row in rows if row.differs]
-    alike = len(rows) - len(differing)
+    unknown = sum(not row.differs and not row.tested for row in rows)
+    alike = len(rows) - len(differing) - unknown
     variants = ", ".join(results.run.plan.variants)
-    return [*differing, f"with {variants}: alike in {alike} of {len(rows)} requirements"]
+    without = f", {unknown} not tested with all of them" if unknown else ""
+    return [*differing, f"with {variants}: alike in {alike} of {len(rows)} requirements{without}"]

@@ -27,10 +27,10 @@ def boot_failure(name: str, error: Exception, console: Console, process: OwnedPr
     """
     where = f"see {artifacts}"
     if (reason := console.init_failure()) is not None:
-        return BootError(f"{name} did not boot: its init died: {reason}", hint=_evidence(where, console))
+        return BootError(f"{name} did not boot: its init died: {reason}", hint=with_console(where, console))
     if (reason := console.panic()) is not None:
         message = f"{name} did not boot: kernel panic: {reason}{end_of_init(reason)}"
-        return BootError(message, hint=_evidence(where, console))
+        return BootError(message, hint=with_console(where, console))
     if not process.running:
         said = process.tail() or "it printed nothing"
         if process.status == 0:  # we let it end where it would start again
@@ -39,11 +39,11 @@ def boot_failure(name: str, error: Exception, console: Console, process: OwnedPr
         if process.status == -signal.SIGBUS:
             where = f"the file of its memory has no room to grow (df); {where}"
         if console.size:
-            where = _evidence(where, console)
+            where = with_console(where, console)
         return BootError(f"{name} did not boot: QEMU ended ({process.ending}): {said}", hint=where)
     if isinstance(error, DeadlineExceededError):
-        return BootError(f"{name} did not boot: {error.message}", hint=_evidence(where, console))
-    return BootError(f"{name} did not boot: {error}", hint=_evidence(where, console))
+        return BootError(f"{name} did not boot: {error.message}", hint=with_console(where, console))
+    return BootError(f"{name} did not boot: {error}", hint=with_console(where, console))
 
 
 def end_of_machine(console: Console, process: OwnedProcess) -> str:
@@ -69,6 +69,12 @@ def end_of_init(panic: str) -> str:
     return f" (the first process {ending})"
 
 
-def _evidence(where: str, console: Console) -> str:
+def with_console(where: str, console: Console) -> str:
+    """Return where evidence is, and how the console ends.
+
+    Args:
+        where: Where it is.
+        console: The console.
+    """
     indented = "\n".join(f"    | {line}" for line in console.tail().splitlines())
     return f"{where}; the console ends with\n{indented}"

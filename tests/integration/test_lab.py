@@ -217,6 +217,47 @@ def test_a_lab_that_is_lost(lab: Lab, tmp_path: Path) -> None:
         lab.fetch(tmp_path)
 
 
+TESTS_TO_INTERRUPT = """
+import threading
+
+def test_fails(artifacts):
+    (artifacts / "kept").write_text("first")
+    assert artifacts is None
+
+def test_waits(artifacts):
+    (artifacts / "kept").write_text("second")
+    threading.Event().wait()
+
+def test_is_never_run():
+    pass
+"""
+
+
+def test_an_interrupt_ends_the_run_there_in_order(lab: Lab, tmp_path: Path) -> None:
+    own = tmp_path / "own/test_own.py"
+    own.parent.mkdir()
+    own.write_text(TESTS_TO_INTERRUPT)
+    tests = of_tests([own])
+    lab.bring([tests])
+    said: list[bytes] = []
+
+    def interrupt(data: bytes) -> None:
+        said.append(data)
+        if b"test_fails FAILED" in data:
+            signal.raise_signal(signal.SIGINT)
+
+    assert lab.run([tests.there(own, BASE)], [], interrupt) == 1
+    lab.fetch(tmp_path)
+    assert lab.interrupts is not None
+    assert lab.interrupts.came
+    assert any(b"the run was interrupted" in line for line in said)
+    read = Results.read(tmp_path / "results.jsonl")
+    assert not read.complete
+    assert read.tests[0].outcome is Outcome.FAILED
+    assert (Path(read.tests[0].properties["artifacts"]) / "kept").read_text() == "first"
+    assert not any("test_is_never_run" in test.id for test in read.tests)
+
+
 def test_the_doctor_loads_the_module_of_vhost_vsock(lab: Lab) -> None:
     guest = lab._guest
     guest.run(["modprobe", "-r", "vhost_vsock"]).check()

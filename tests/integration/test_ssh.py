@@ -147,11 +147,13 @@ def test_a_cut_connection_keeps_what_had_come(machine: Machine, settings: Settin
     stderr = (tmp_path / "stderr").read_text()
     assert "kvtest: the connection to 127.0.0.1 is lost: " in stderr
     read = Results.read(results)
-    assert read.tests
+    *ended, lost = read.tests
+    assert (lost.outcome, lost.properties["error"]) == (Outcome.ERROR, "HostLostError")
+    assert ended
     assert not read.complete
-    assert f"{len(read.tests)} test" in stderr
+    assert f"{len(ended)} test" in stderr
     missing = {test.id for test in read.run.plan.tests if not test.left_out and not test.not_applicable} - {
-        test.id for test in read.tests
+        test.id for test in ended
     }
     assert f"{len(missing)} tests had not: suites/transport/" in stderr
     assert "no, the run was interrupted" in (tmp_path / "kvtest-results/junit.xml").read_text()
@@ -212,7 +214,8 @@ def test_what_failed_tests_of_ones_own_have_left_is_here_when_the_connection_is_
         said += process.stdout.read().decode()
         assert process.wait(60) == 1  # what was violated is
     assert "127.0.0.1: own/test_own.py::test_fails FAILED" in said
-    (failed,) = Results.read(results / "results.jsonl").tests
+    failed, lost = Results.read(results / "results.jsonl").tests
+    assert lost.id == f"kvtest::host[{machine.sshd.host}]"
     assert (failed.id, failed.requirements) == ("own/test_own.py::test_fails", ("MINE-OWN-001",))
     assert "reproduce: kvtest run --host=ssh://127.0.0.1:" in failed.details
     assert " own/test_own.py::test_fails --requirements=requirements" in failed.details
@@ -255,6 +258,29 @@ def test_an_interrupt_ends_the_run_there_in_order(machine: Machine, settings: Se
     assert machine.nothing_is_left()
 
 
+def test_an_interrupt_is_one_of_the_other_hosts_too(machine: Machine, settings: Settings, tmp_path: Path) -> None:
+    again = machine.sshd.host.replace("//", "//root@")
+    with machine.running(settings, tmp_path, *CHOSEN, "--host", again) as process:
+        said = _read_until(process, b" PASSED ").decode()
+        process.send_signal(signal.SIGINT)
+        assert process.stdout is not None
+        said += process.stdout.read().decode()
+        assert process.wait(60) == 2, said
+    assert (tmp_path / "stderr").read_text().count("connecting to") == 1
+    assert ": the run was stopped before" in said
+    assert machine.nothing_is_left()
+
+
+def test_a_run_that_is_killed_there_says_so(machine: Machine, settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "test_own.py").write_text("import os\n\ndef test_first(artifacts):\n    os.kill(os.getpid(), 9)\n")
+    done = run_on(machine.sshd, settings, tmp_path, "test_own.py", "-n", "0")
+    assert done.returncode == 2, done.stdout + done.stderr
+    said = done.stderr.replace("\n", " ")
+    assert f"kvtest on {machine.sshd.host} was killed by SIGKILL; 0 tests had ended" in said, done.stdout
+    assert (tmp_path / "kvtest-results/missing.txt").read_text() == "no result: test_own.py::test_first\n"
+    assert machine.nothing_is_left()
+
+
 def test_nothing_is_left_there_when_we_are_killed(machine: Machine, settings: Settings, tmp_path: Path) -> None:
     with machine.running(settings, tmp_path, *CHOSEN) as process:
         _read_until(process, b" PASSED ")
@@ -290,6 +316,7 @@ def test_a_host_that_is_not_there_takes_nothing_from_the_others(
     done = run_on(machine.sshd, settings, tmp_path, *CHOSEN, "-k", "test_the_host_connects", "--host", nobody)
     assert done.returncode == 2, done.stdout + done.stderr
     assert f"kvtest: {nobody}: " in done.stderr
+    assert f"not run: {nobody}: " in done.stdout
     read = Results.read(tmp_path / "kvtest-results/results.jsonl")
     assert [test.outcome for test in read.tests] == [Outcome.PASSED]
     assert read.tests[0].id.endswith(f"-{machine.sshd.host}]")

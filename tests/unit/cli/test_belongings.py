@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kvtest.cli.belongings import Belongings, shipped
+from kvtest.cli.lab import open_lab, usual_kernel
 from kvtest.errors import UsageError
 from kvtest.host import installed
 from kvtest.resources import suites_directory
@@ -133,3 +134,12 @@ def test_plugins_that_are_built_on_kvtest_come_with_it(
     else:
         assert Belongings.of(["test_a.py"], loaded()).tests is not None
     assert metadata.distribution("vendor").version == "1.0"
+
+
+def test_a_recipe_of_no_lab_host_is_refused_before_anything_is_made(here: Path, loaded: Load) -> None:
+    with pytest.raises(UsageError, match="--lab-image guest: is no recipe of lab hosts, which load vhost_vsock"):
+        open_lab("lab", loaded(lab_image="guest"), ["transport"], "")
+
+
+def test_the_kernel_of_a_lab_host_is_not_that_of_guests(here: Path) -> None:
+    assert usual_kernel() == "6.12"
