@@ -151,6 +151,9 @@ class Lab(Host):
         Every line that is said begins with the host's name. A lab that does not answer any more, and has not ended, is
         cloned again, once, and runs what has no result yet; the results say so.
         """
+        if self._guests.problem is not None:
+            cure = "several times as slow; kvtest image prune has its KVM tried again"
+            said(f"{self.name}: its guests are emulated ({cure}): {self._guests.problem}\n".encode())
         with ArrivingResults(self._results) as results, Interrupts(self._interrupt) as self.interrupts:
             try:
                 return self._attempt(what, options, said, results)

@@ -33,6 +33,7 @@ from kvtest.transport import Transport
 from kvtest.vm import template
 from kvtest.vm.accelerator import MEMORY
 from kvtest.vm.freeze import compact
+from kvtest.vm.processor import ON_EMULATED_KVM
 from kvtest.vm.template_cache import FORMAT, template_name
 
 IMAGE = "guests.erofs"
@@ -54,12 +55,14 @@ class LabGuests:
         accelerator: What its guests run under.
         memory: What a lab host's cache is to know of that accelerator; empty if nothing.
         images: The names of the images by what they are asked for by (:func:`kvtest.image.brought.key`).
+        problem: Why they do not run under its KVM, if that is so.
     """
 
     disk: Path
     accelerator: Accelerator
     memory: str
     images: Mapping[str, str]
+    problem: str | None
 
 
 def ensure(
@@ -91,7 +94,9 @@ def ensure(
     images = guest_images.images(factory, rings)
     names = {asked: image.name for asked, image in images.items()}
     lab = factory.image(kernel, settings.lab_image)
-    key = fingerprint(FORMAT, lab.digest, sorted(set(names.values())), [template_name(kind) for kind in wanted])
+    below = [path.read_text() for path in sorted(Path("/sys/module").glob("kvm_*/parameters/nested"))]
+    made_of = sorted(set(names.values())), [template_name(kind) for kind in wanted]
+    key = fingerprint(FORMAT, lab.digest, *made_of, ON_EMULATED_KVM, below)
 
     def build(target: Path) -> dict[str, Any]:
         store(settings.cache).forget_old(_KEPT, _KEPT_SECONDS)
@@ -118,7 +123,8 @@ def ensure(
 
     entry = store(settings.cache).get(f"guests-{key}", build, progress)
     store(settings.cache).used(entry.path.name)
-    return LabGuests(entry.path / IMAGE, Accelerator(entry.manifest["accelerator"]), entry.manifest["memory"], names)
+    said = entry.manifest
+    return LabGuests(entry.path / IMAGE, Accelerator(said["accelerator"]), said["memory"], names, said["problem"])
 
 
 def store(cache: Path) -> Store:

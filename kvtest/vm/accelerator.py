@@ -216,13 +216,6 @@ def race(qemu: QEMU, kernel: Path, deadline: Deadline) -> str | None:
         return problem and f"{problem}; under TCG one did within {needed:.1f} s"
 
 
-def host_cpu() -> str:
-    """Return what a guest sees of this machine's processor: its model and its flags (proc(5), /proc/cpuinfo)."""
-    fields = ("model name", "flags", "microcode")
-    lines = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
-    return "\n".join(line for line in lines if line.startswith(fields))
-
-
 def _init_program() -> bytes:
     """Return a static x86-64 ELF executable: write(1, marker), sync(), reboot(RB_AUTOBOOT), exit(1)."""
     base, header = 0x400000, 64 + 56

@@ -10,6 +10,7 @@ from kvtest.start import AgentDisk
 from kvtest.transport import VSOCKS, Transport
 from kvtest.vm.command_line import CommandLine, Group, Option, Value, option, raw
 from kvtest.vm.configuration import ColdBoot, Configuration, Disk, Restore
+from kvtest.vm.processor import processor
 from kvtest.vsock.reservation import ReservedCid
 
 CONTROL_PORT = "org.kvtest.control"
@@ -23,13 +24,6 @@ _FIRST_DISK = 0x08  # on the first bus; QEMU fills it from below
 _FIRST_DISK_PORT = 0x10
 _KERNEL_DEVICE = "vhost-vsock-pci"
 _SLOT = "free-slot"  # where the vsock device of a restored machine is plugged in
-
-# Everything that TCG can do, but for two features that cost a guest much more than they give: with ERMS kernels copy a
-# byte at a time, which TCG translates as it stands (half the throughput of vsock), and SMAP is switched twice per copy.
-# CMPXCHG16B is left out because of a panic seen once in some thousand guests of QEMU 7.2: an interrupt right after one
-# in Linux's allocator saved an EFLAGS of garbage, with the bits of an operand; TCG seems to take its flags from a state
-# that is out of date.
-_TCG_CPU = "max,erms=off,smap=off,cx16=off"
 
 
 def serial_socket(number: int) -> str:
@@ -96,7 +90,6 @@ def plug_vsock(directory: Path) -> list[tuple[str, dict[str, object]]]:
 
 
 def _machine(configuration: Configuration, name: str, start: ColdBoot | Restore) -> Group:
-    kvm = configuration.accelerator is Accelerator.KVM
     return Group(
         "machine",
         (
@@ -107,7 +100,7 @@ def _machine(configuration: Configuration, name: str, start: ColdBoot | Restore)
             option("display", "none"),
             option("sandbox", "on", obsolete="deny", elevateprivileges="deny", spawn="deny", resourcecontrol="deny"),
             option("machine", "q35", accel=configuration.accelerator.value, memory_backend="memory", usb=False),
-            raw("cpu", "host" if kvm else _TCG_CPU),
+            raw("cpu", processor(configuration.accelerator)),
             option("smp", str(configuration.cpus)),
             option("m", f"{configuration.memory}M"),
             _memory(configuration, start),

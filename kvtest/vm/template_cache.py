@@ -19,10 +19,10 @@ from kvtest.deadline import Deadline
 from kvtest.errors import CacheError
 from kvtest.host.memory import available_memory
 from kvtest.transport import VSOCKS
-from kvtest.vm.accelerator import host_cpu
 from kvtest.vm.configuration import ColdBoot, Configuration
 from kvtest.vm.freeze import compact, extents, freeze
 from kvtest.vm.machine import VM
+from kvtest.vm.processor import host_cpu
 from kvtest.vm.q35 import command_line
 from kvtest.vm.template import KERNEL, MEMORY, STATE, Template
 
