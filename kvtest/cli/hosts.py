@@ -14,7 +14,7 @@ import typer
 
 from kvtest.cli.console import errors
 from kvtest.cli.lab import open_lab
-from kvtest.cli.lost import ended_early, fetched
+from kvtest.cli.lost import ended_early, fetched, list_missing
 from kvtest.cli.remote import open_remote
 from kvtest.cli.status import Status, status_of
 from kvtest.errors import HostLostError, KvtestError, UnknownNameError, UsageError
@@ -158,6 +158,8 @@ def _run_on(host: str, loaded: LoadedSettings, what: list[str], options: list[st
             brought = fetched(machine, results)
             if status not in set(Status):
                 status = ended_early(host, _killed(host, status), results)
+            elif not brought:
+                list_missing(results)
             status = status or brought
             typer.echo(f"host: {host}, its results are in {results}")
     return _Ended(status, machine.interrupts is not None and machine.interrupts.came)

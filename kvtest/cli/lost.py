@@ -19,6 +19,17 @@ from kvtest.report.directory import JUNIT_FILE, MISSING_FILE, RESULTS_FILE
 _NAMED = 3  # tests without a result that a message names
 
 
+def list_missing(results: Path) -> None:
+    """Write down what is missing of a run that is not complete, whoever has ended it.
+
+    Args:
+        results: The results directory.
+    """
+    read = _read(results)
+    if read is not None and not read.complete:
+        _list_missing(results, read.missing, _without_artifacts(read))
+
+
 def fetched(machine: Host, results: Path) -> int:
     """Bring the artifacts of a run, and return the status of that: those of its tests are certain whether it works.
 

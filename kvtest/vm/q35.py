@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kvtest.accelerator import Accelerator
 from kvtest.start import AgentDisk
 from kvtest.transport import VSOCKS, Transport
 from kvtest.vm.command_line import CommandLine, Group, Option, Value, option, raw

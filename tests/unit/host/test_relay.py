@@ -85,3 +85,9 @@ def test_a_command_is_quoted_as_it_has_to_be_here() -> None:
     )
     cut = b"reproduce: kvtest run '../files/4567/test_a.py\n"
     assert b"".join(relay.lines(cut)) == b"reproduce: kvtest run 'my tests/test_a.py\n"
+
+
+def test_a_place_that_is_full_is_one_there(tmp_path: Path) -> None:
+    relay = Relay("lab", [], "/work/results", tmp_path, {})
+    said = b"kvtest: cannot write results to /work/results/results.jsonl: No space left on device\n"
+    assert b"".join(relay.lines(said)) == said
