@@ -56,8 +56,7 @@ def run_on_each(hosts: Sequence[str], loaded: LoadedSettings, what: list[str], o
         _check(host)
     if len(hosts) == 1:
         return _run_on(hosts[0], loaded, what, options, workers).status
-    base = loaded.settings.results / HOSTS
-    directories = {host: base / host.replace("/", "_") for host in hosts}
+    directories = _directories(hosts, loaded.settings.results / HOSTS)
     statuses: list[int] = []
     not_run = dict.fromkeys(hosts, "the run was stopped before")
     try:
@@ -78,6 +77,16 @@ def run_on_each(hosts: Sequence[str], loaded: LoadedSettings, what: list[str], o
         _report_all(directories, loaded.settings.results, not_run)
     worst = (one for one in (Status.VIOLATED, Status.INTERNAL, Status.USAGE) if one in statuses)
     return next(worst, max(statuses))
+
+
+def _directories(hosts: Sequence[str], base: Path) -> dict[str, Path]:
+    """Return a directory for each host, named as it is, as far as names of files can be."""
+    found: dict[str, Path] = {}
+    for host in hosts:
+        name = host.replace("/", "_")
+        names = (name, *(f"{name}-{number}" for number in range(2, len(hosts) + 2)))
+        found[host] = next(base / one for one in names if base / one not in found.values())
+    return found
 
 
 def _of_host(host: str, error: KvtestError) -> str:

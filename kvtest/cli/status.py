@@ -86,7 +86,7 @@ def _family(base: type[KvtestError]) -> list[type[KvtestError]]:
 # Errors that are the user's or the machine's and not ours, by name, because results come from other processes.
 _UNFIT = {
     kind.__name__ for base in (UsageError, HostError, ImageError, VMError, RuntimeFailedError) for kind in _family(base)
-}
+} | {KeyboardInterrupt.__name__}
 
 
 def _is_unfit(test: TestResult) -> bool:

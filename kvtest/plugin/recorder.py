@@ -79,7 +79,9 @@ class Recorder:
         """
         try:
             for result in self._running.values():
-                unfinished = evolve(result, outcome=Outcome.ERROR, message="the run ended before the test did")
+                why = {**result.properties, **({"error": KeyboardInterrupt.__name__} if interrupted else {})}
+                message = "the run ended before the test did"
+                unfinished = evolve(result, outcome=Outcome.ERROR, message=message, properties=why)
                 self._log.append(unfinished if result.outcome is Outcome.PASSED else result)
             if not interrupted:
                 self._log.finish(time.time())

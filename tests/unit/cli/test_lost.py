@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 from kvtest.cli import hosts
-from kvtest.cli.hosts import run_on_each
+from kvtest.cli.hosts import _directories, run_on_each
 from kvtest.conformance import Plan
 from kvtest.errors import HostError, HostLostError, KvtestError
 from kvtest.host.host import Host
@@ -147,6 +147,12 @@ def test_what_did_not_run_is_in_the_report_of_several_hosts(
     assert "kvtest: ssh://far: could not find far" in said.err
     read = Results.read(tmp_path / "results/results.jsonl")
     assert (read.complete, read.run.plan.variants) == (False, (NEAR, FAR))
+
+
+def test_hosts_whose_names_are_alike_have_directories_of_their_own(tmp_path: Path) -> None:
+    found = _directories(["lab:path:/a/b", "lab:path:/a_b", "lab:path:_a_b-2", "lab"], tmp_path)
+    names = ["lab:path:_a_b", "lab:path:_a_b-2", "lab:path:_a_b-2-2", "lab"]
+    assert list(found.values()) == [tmp_path / name for name in names]
 
 
 def test_an_interrupt_is_one_of_all_hosts(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

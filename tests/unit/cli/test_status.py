@@ -49,6 +49,7 @@ LEAK = {"error": "LeakError", "leak": "left behind"}
         (run(failed(SHOULD), complete=False), 2),
         (run(failed(MUST), complete=False), 1),
         (run(OURS, complete=False), 3),
+        (run(error(MUST, error="KeyboardInterrupt"), complete=False), 2),
     ],
 )
 def test_of_results(results: Results, status: int) -> None:
