@@ -20,8 +20,7 @@ from kvtest.cli.status import Status, status_of
 from kvtest.errors import HostLostError, KvtestError, UnknownNameError, UsageError
 from kvtest.host import lab, ssh_address
 from kvtest.host.host import Host
-from kvtest.host.lab_machine import MEMORY
-from kvtest.host.memory import require_memory
+from kvtest.host.memory import LAB_MEMORY, require_memory
 from kvtest.image.recipe import load_kernels
 from kvtest.report import ResultLog, Results, summary_lines, write_junit
 from kvtest.report.directory import HOSTS, JUNIT_FILE, RESULTS_FILE
@@ -151,7 +150,7 @@ def _run_on(host: str, loaded: LoadedSettings, what: list[str], options: list[st
     results = loaded.settings.results
     machine: Host
     if scheme == lab.SCHEME:
-        require_memory(MEMORY, "a lab host")
+        require_memory(LAB_MEMORY, "a lab host")
         machine, there, flags = open_lab(host, loaded, what, workers)
     else:
         machine, there, flags = open_remote(host, loaded, what, workers)

@@ -14,9 +14,10 @@ from kvtest.cli.console import errors, progress
 from kvtest.conformance import Ring
 from kvtest.errors import MissingToolError
 from kvtest.harness import GuestFactory, GuestRequest
-from kvtest.harness.factory import AGENT_PORTS, AGENT_RECIPE
+from kvtest.harness.factory import AGENT_PORTS
 from kvtest.host import guest_images
 from kvtest.host.ssh_address import SSHAddress
+from kvtest.image.recipe import AGENT_RECIPE
 from kvtest.runtime.agent_place import AgentPlace, agent_place
 from kvtest.settings import LoadedSettings, Settings
 from kvtest.vm import Configuration

@@ -5,6 +5,6 @@
 judge that description, so that every kind of machine can be one in a test.
 """
 
-from kvtest.doctor.report import Check, Finding, Need, Report, Status, examine
+from kvtest.doctor.report import Check, Demands, Finding, Need, Report, Status, examine
 
-__all__ = ["Check", "Finding", "Need", "Report", "Status", "examine"]
+__all__ = ["Check", "Demands", "Finding", "Need", "Report", "Status", "examine"]

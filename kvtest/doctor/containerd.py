@@ -11,6 +11,7 @@ from attrs import frozen
 
 from kvtest.doctor.report import Check, Finding, Need, Status
 from kvtest.doctor.system import System
+from kvtest.runtime.profile import load
 from kvtest.settings import Settings
 
 _NEEDS = (Need.RUNTIME,)
@@ -64,7 +65,7 @@ def _handler(name: str, told: Mapping[str, Any]) -> Handler:
 
 
 def _containerd(system: System, _settings: Settings) -> Iterator[Finding]:
-    yield _program(system, "containerd", "containerd", _NEEDS)
+    yield _daemon(system)
     if system.containerd_configuration is None:
         return
     try:
@@ -77,16 +78,26 @@ def _containerd(system: System, _settings: Settings) -> Iterator[Finding]:
     yield Finding("containerd's runtimes", listed or "none configured; kvtest's own containerd needs none", Status.OK)
 
 
-def _programs(system: System, _settings: Settings) -> Iterator[Finding]:
-    yield _program(system, "runc", "runc", _NEEDS)
-    yield _program(system, "mkfs.erofs", "erofs-utils", _NEEDS)
+def _daemon(system: System) -> Finding:
+    row = _program(system, "containerd", "containerd", _NEEDS)
+    if row.status is not Status.OK or system.containerd_problem is None:
+        return row
+    cure = "mend it, or leave out what needs it: kvtest run -k 'not containerd'"
+    return Finding("containerd", system.containerd_problem, Status.MISSING, _NEEDS, cure)
+
+
+def _programs(system: System, settings: Settings) -> Iterator[Finding]:
+    profile = load(settings.runtime)
+    named = {program.name for program in profile.programs} | {profile.options.binary}
+    for program, package, others in (("runc", "runc", ()), ("mkfs.erofs", "erofs-utils", (Need.LAB,))):
+        yield _program(system, program, package, (*(_NEEDS if program in named else ()), *others))
     yield Finding("crun", "is in the guest's image; none is needed here", Status.OK)
 
 
 def _program(system: System, name: str, package: str, needed_by: tuple[Need, ...]) -> Finding:
     found = next(iter(system.found(name)), None)
     if found is None:
-        return Finding(name, "not found", Status.MISSING, needed_by, f"{_INSTALL} {package}")
+        return Finding(name, "not found", Status.MISSING, needed_by, f"{_INSTALL} {package}", absent=True)
     if found.problem is not None:
         return Finding(name, f"{found.path}: {found.problem}", Status.MISSING, needed_by, f"{found.path} --version")
     told = f"{found.version} ({found.path})" if found.version else found.path

@@ -7,9 +7,9 @@ import time
 
 import attrs
 
-from kvtest.doctor import containerd, kata, kata_configuration, kernel, machine, own, qemu, transports
+from kvtest.doctor import containerd, images, kata, kata_configuration, kernel, lab, machine, own, qemu, transports
 from kvtest.doctor.gather import gather
-from kvtest.doctor.report import GUESTS, Need, Report, Status, examine
+from kvtest.doctor.report import GUESTS, Demands, Need, Report, Status, examine
 from kvtest.doctor.system import System
 from kvtest.errors import KvtestError
 from kvtest.ownership import run
@@ -21,28 +21,31 @@ from kvtest.settings import LoadedSettings
 CHECKS = (
     *qemu.CHECKS,
     *own.CHECKS,
+    *images.CHECKS,
     *machine.CHECKS,
     *kernel.CHECKS,
     *transports.CHECKS,
     *containerd.CHECKS,
+    *lab.CHECKS,
     *kata.CHECKS,
     *kata_configuration.CHECKS,
 )
 _FIX_SECONDS = 30.0
 
 
-def demands(loaded: LoadedSettings, system: System) -> tuple[frozenset[Need], frozenset[Need]]:
+def demands(loaded: LoadedSettings, system: System) -> Demands:
     """Return what this machine is to run, and what of that has to work.
 
-    A run skips the runtime ring where the machine lacks the default runtime, but not one that the user has named.
+    A run skips the runtime ring where the machine lacks the default runtime, but not one that the user has named. Where
+    it has that runtime, the tests are skipped whose driver is absent; one that is broken ends the run.
     """
-    has_to = set(GUESTS)
+    has_to, if_there = set(GUESTS), set() if system.without_runtime else {Need.RUNTIME}
     if chosen(loaded):
         has_to.add(Need.RUNTIME)
         if loaded.settings.runtime in kata.PROFILES:
             has_to |= kata_configuration.needs(system)
     wanted = {*has_to, Need.RUNTIME, *(kata_configuration.needs(system) if kata.installed(system) else ())}
-    return frozenset(wanted), frozenset(has_to)
+    return Demands(frozenset(wanted), frozenset(has_to), frozenset(if_there))
 
 
 def examination(loaded: LoadedSettings, *, fix: bool = False) -> Report:
@@ -61,7 +64,7 @@ def examination(loaded: LoadedSettings, *, fix: bool = False) -> Report:
 
 
 def _examined(system: System, loaded: LoadedSettings) -> Report:
-    report = examine(CHECKS, system, loaded.settings, *demands(loaded, system))
+    report = examine(CHECKS, system, loaded.settings, demands(loaded, system))
     return with_pods(report) if load(loaded.settings.runtime).own else report
 
 

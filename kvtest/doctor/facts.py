@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from kvtest.doctor.kernel import MODULE, OPTION
 from kvtest.doctor.system import KernelConfiguration, KernelModules
+from kvtest.ownership.run_directory import in_run_directory
 
+_FIRST = 1  # the first process
+_UNSEEN = (FileNotFoundError, ProcessLookupError, PermissionError)  # it has ended, or is another user's
 # Options whose code, where it is built in, is in no list of modules if the kernel's modules are not installed.
 _BUILT_IN = {
     OPTION: MODULE,
@@ -78,14 +83,14 @@ def parameters(root: Path) -> dict[str, str]:
 def path_of(root: Path, program: str) -> tuple[str, ...] | None:
     """Return where a running program looks for others: its ``PATH``, and its own directory; ``None`` if none tells.
 
+    Of several it is the machine's own, which the first process has started; never one that a kvtest has started.
+
     Args:
         root: See above.
         program: Its name, as the kernel has it.
     """
-    for directory in sorted((root / "proc").glob("[0-9]*")):
+    for directory in sorted(_running(root, program), key=lambda path: (_parent(path) != _FIRST, int(path.name))):
         try:
-            if (directory / "comm").read_text().strip() != program:
-                continue
             variables = (directory / "environ").read_bytes().decode(errors="replace").split("\0")
             own = str((directory / "exe").readlink().parent)
         except (FileNotFoundError, ProcessLookupError):  # it has ended
@@ -95,3 +100,21 @@ def path_of(root: Path, program: str) -> tuple[str, ...] | None:
         told = [text.removeprefix("PATH=") for text in variables if text.startswith("PATH=")]
         return (*(one for one in (told[0] if told else "").split(":") if one), own)
     return None
+
+
+def _running(root: Path, program: str) -> Iterator[Path]:
+    """Yield the processes of a program, below ``/proc``, that no kvtest has started."""
+    for directory in (root / "proc").glob("[0-9]*"):
+        with contextlib.suppress(*_UNSEEN):
+            if (directory / "comm").read_text().strip() != program:
+                continue
+            words = (directory / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            if not any(map(in_run_directory, words)):
+                yield directory
+
+
+def _parent(process: Path) -> int | None:
+    try:
+        return int((process / "stat").read_text().rpartition(")")[2].split()[1])  # proc(5): after the name, the state
+    except _UNSEEN:
+        return None

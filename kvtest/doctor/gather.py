@@ -20,8 +20,9 @@ from kvtest.doctor.device import reservation_problem
 from kvtest.doctor.kata_configuration import configuration_paths
 from kvtest.doctor.programs import Programs, ask_all
 from kvtest.doctor.system import VHOST_VSOCK, Device, KernelModules, Room, System
+from kvtest.errors import ContainerdError, KvtestError, UsageError
 from kvtest.host.memory import available_memory
-from kvtest.runtime.installation import cgroup_version
+from kvtest.runtime import installation, preflight
 from kvtest.settings import Settings
 
 T = TypeVar("T")
@@ -80,7 +81,9 @@ def gather(settings: Settings) -> System:
         runtime_config=given,
         kata_conf_file=variable,
         containerd_configuration=programs.containerd_configuration,
-        cgroups=seen("cgroups", lambda: cgroup_version().value, "unknown"),
+        containerd_problem=seen("whether containerd starts", lambda: _containerd_problem(programs, settings), None),
+        without_runtime=seen("the runtime", lambda: _without_runtime(settings), True),
+        cgroups=seen("cgroups", lambda: installation.cgroup_version().value, "unknown"),
         room=Room(
             memory=seen("free memory", available_memory, None),
             shared_memory=seen("/dev/shm", lambda: shutil.disk_usage("/dev/shm").free, None),
@@ -97,6 +100,27 @@ def _found_by_containerd() -> str | None:
         return None
     found = shutil.which(kata.SHIM, path=":".join(directories))
     return "" if found is None else os.path.realpath(found)
+
+
+def _without_runtime(settings: Settings) -> bool:
+    try:
+        installation.find(settings)
+    except UsageError:  # which a run says of any runtime
+        return False
+    except KvtestError:
+        return True
+    return False
+
+
+def _containerd_problem(programs: Programs, settings: Settings) -> str | None:
+    if any(program.name == "containerd" and program.problem is not None for program in programs.found):
+        return None  # that it does not even tell its version is known, and soon
+    try:
+        preflight.try_containerd(settings)
+    except ContainerdError as error:
+        first, *log = error.message.splitlines()
+        return " ".join([first, *log[-1:]])
+    return None
 
 
 def _tried(device: str) -> Device:

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
 import tomllib
 from collections.abc import Iterable, Iterator
 
@@ -20,6 +23,8 @@ from kvtest.settings import Settings
 ALWAYS_VSOCK = (2, 0)  # kata-containers 1099a28830: use_vsock and the proxy removed
 _FILES = ("path", "kernel", "image", "initrd")
 _GO_DIAL_SECONDS = 30  # defaultDialTimeout of the Go runtime; its templates ship 45
+_SHIPPED = {"dial_timeout": 45, "reconnect_timeout_ms": 3000}  # what the templates of configurations have
+_AGENT = ("agent", "kata")
 _RUST_SECONDS = 10  # MIN_RECONNECT_TIMEOUT_MS of runtime-rs
 _HYBRID = ("firecracker", "clh", "cloud-hypervisor", "dragonball")  # vsock over a Unix socket of the hypervisor's
 
@@ -127,7 +132,7 @@ def _configuration(system: System, settings: Settings) -> Iterator[Finding]:
     more = f"; there is also {'; '.join(hidden)}" if hidden else ""
     yield Finding(name, f"{setup.path}, {order[setup.path]}{more}", Status.OK, NEEDS)
     yield from _drop_ins(setup, system)
-    yield from _use_vsock(setup, values)
+    yield from _use_vsock(setup, values, system)
     yield from _files(values, system, rust=setup.rust)
     yield from _patience(setup, values)
 
@@ -154,7 +159,7 @@ def _hypervisor(values: Values) -> str:
     return chosen(values.section("runtime"), values.section("hypervisor")) or ""
 
 
-def _use_vsock(setup: _Setup, values: Values) -> Iterator[Finding]:
+def _use_vsock(setup: _Setup, values: Values, system: System) -> Iterator[Finding]:
     keys = ("hypervisor", _hypervisor(values), "use_vsock")
     name, value, file = "Kata use_vsock", values.section(*keys[:2]).get("use_vsock"), values.file(*keys)
     if setup.version is None:
@@ -174,8 +179,26 @@ def _use_vsock(setup: _Setup, values: Values) -> Iterator[Finding]:
         yield Finding(name, "true", Status.OK, NEEDS)
     else:
         said = "not set, which is false" if value is None else str(value).lower()
-        cure = f"sed -i 's/^#* *use_vsock *=.*/use_vsock = true/' {file}"
+        cure = _turned_on(system.files[file], file, keys, there=value is not None)
         yield Finding(name, f"{said}: the agent is reached over a serial port", Status.MISSING, NEEDS, cure)
+
+
+def _turned_on(text: str, file: str, keys: tuple[str, ...], *, there: bool) -> str:
+    """Return the command that makes a key true.
+
+    Args:
+        text: The configuration.
+        file: Where that is.
+        keys: The table, and the key in it.
+        there: Whether the configuration has the key: in a comment it does not.
+    """
+    table, key = ".".join(word or "NAME" for word in keys[:-1]), keys[-1]
+    header = r"^[[:space:]]*\[" + table.replace(".", r"\.") + r"\]"
+    if not re.search(header.replace("[:space:]", r"\s"), text, re.MULTILINE):
+        return f"{key} = true in [{table}] of {file}"
+    line = rf"^[[:space:]]*{key}[[:space:]]*="
+    mended = rf"/{header}/,/^[[:space:]]*\[/ s/{line}.*/{key} = true/" if there else rf"/{header}/a {key} = true"
+    return f"sed -i {shlex.quote(mended)} {shlex.quote(file)}"
 
 
 def _files(values: Values, system: System, *, rust: bool) -> Iterator[Finding]:
@@ -209,23 +232,28 @@ def _files(values: Values, system: System, *, rust: bool) -> Iterator[Finding]:
 
 
 def _patience(setup: _Setup, values: Values) -> Iterator[Finding]:
-    name, agent = "Kata dial timeout", values.section("agent", "kata")
-    if setup.rust:
-        keys = ("agent", "kata", "reconnect_timeout_ms")
-        found = f"reconnect_timeout_ms {agent.get(keys[-1]) or 'not set'}{values.told(*keys)}"
+    if not setup.rust and setup.version is not None and setup.version < ALWAYS_VSOCK:
+        return
+    name, keys = "Kata dial timeout", (*_AGENT, "reconnect_timeout_ms" if setup.rust else "dial_timeout")
+    value, told = values.section(*_AGENT).get(keys[-1]), values.told(*keys)
+    cure = f"{keys[-1]} = {_SHIPPED[keys[-1]]} in [{'.'.join(_AGENT)}] of {values.file(*keys)}"
+    if value is not None and not _is_unsigned(value):  # both runtimes read it as a number of 32 bits
+        found = f"{keys[-1]} = {json.dumps(value, default=str)}{told} is no whole number; Kata does not start with it"
+        yield Finding(name, found, Status.MISSING, NEEDS, cure)
+    elif setup.rust:
+        found = f"reconnect_timeout_ms {value or 'not set'}{told}"
         yield Finding(name, f"{found}; runtime-rs dials for at least {_RUST_SECONDS} s", Status.OK, NEEDS)
-    elif setup.version is None or setup.version >= ALWAYS_VSOCK:
-        keys = ("agent", "kata", "dial_timeout")
-        value = agent.get(keys[-1])
-        found = f"{value} s{values.told(*keys)}" if value else f"not set: {_GO_DIAL_SECONDS} s"
-        if isinstance(value, int) and 0 < value < _GO_DIAL_SECONDS:
-            found, cure = (
-                f"{found}: short for a guest that boots without KVM",
-                f"in [agent.kata] of {values.file(*keys)}",
-            )
-            yield Finding(name, found, Status.WARNING, NEEDS, f"dial_timeout = 45 {cure}")
-        else:
-            yield Finding(name, found, Status.OK, NEEDS)
+    elif not value:
+        yield Finding(name, f"not set: {_GO_DIAL_SECONDS} s", Status.OK, NEEDS)
+    elif value < _GO_DIAL_SECONDS:
+        found = f"{value} s{told}: short for a guest that boots without KVM"
+        yield Finding(name, found, Status.WARNING, NEEDS, cure)
+    else:
+        yield Finding(name, f"{value} s{told}", Status.OK, NEEDS)
+
+
+def _is_unsigned(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 32
 
 
 CHECKS = (Check("Kata configuration", NEEDS, _configuration),)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from kvtest.doctor import images
 from kvtest.doctor.report import GUESTS, Check, Finding, Need, Status
 from kvtest.doctor.system import System
 from kvtest.host.memory import WORKER_MEMORY
@@ -12,7 +13,9 @@ from kvtest.runtime import profile
 from kvtest.settings import Settings
 from kvtest.vm.template_cache import ROOM
 
-_IMAGE = 1 << 30  # root, kernel and layers while an image is built
+_IMAGE = 1 << 30  # root, kernel and layers while an image is built, and then its templates
+_LEAST = 512 << 20  # measured: 420 MB while an image is built, and 100 MB of another that is there by then
+_TOGETHER = 128 << 20  # of layers that are there
 
 
 def _memory(system: System, settings: Settings) -> Iterator[Finding]:
@@ -29,7 +32,14 @@ def _shared_memory(system: System, _settings: Settings) -> Iterator[Finding]:
 
 def _disk(system: System, settings: Settings) -> Iterator[Finding]:
     cure = "kvtest image prune, kvtest gc, or another directory with --cache"
-    yield from _room("disk", system.room.cache, _IMAGE, Status.WARNING, cure, where=f" for {settings.cache}")
+    free, where = system.room.cache, f" for {settings.cache}"
+    wanted = images.unbuilt(settings)
+    least = _LEAST if any(wanted.values()) else _TOGETHER
+    if wanted and free is not None and free < least:
+        use = f" to build {', '.join(wanted)}"
+        yield from _room("disk", free, least, Status.MISSING, cure, use=use, where=where)
+    else:
+        yield from _room("disk", free, _IMAGE, Status.WARNING, cure, where=where)
 
 
 def _room(

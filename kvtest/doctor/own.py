@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from kvtest.doctor import images
 from kvtest.doctor.report import GUESTS, Check, Finding, Need, Status
 from kvtest.doctor.system import System
 from kvtest.errors import CacheError, HostError
@@ -40,6 +43,26 @@ def check_mmdebstrap(settings: Settings) -> str:
     return tool
 
 
+def try_to_write(directory: Path) -> None:
+    """Write a file to a directory, made if it is not there, and leave everything as it was.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    with contextlib.ExitStack() as made:
+        for absent in reversed([path for path in (directory, *directory.parents) if not path.exists()]):
+            with contextlib.suppress(FileExistsError):  # somebody else has made it in the meantime
+                absent.mkdir()
+                made.callback(_remove_if_empty, absent)
+        with tempfile.NamedTemporaryFile(dir=directory, prefix=".kvtest-") as file:
+            file.write(b"kvtest")
+
+
+def _remove_if_empty(directory: Path) -> None:
+    with contextlib.suppress(OSError):  # somebody else has begun to use it
+        directory.rmdir()
+
+
 def _tools(_system: System, settings: Settings) -> Iterator[Finding]:
     yield Finding("mmdebstrap", check_mmdebstrap(settings), Status.OK, GUESTS)
 
@@ -49,12 +72,12 @@ def _kmod(_system: System, _settings: Settings) -> Iterator[Finding]:
 
 
 def _cache(_system: System, settings: Settings) -> Iterator[Finding]:
-    parent = settings.cache
-    while not parent.exists():
-        parent = parent.parent
-    image = ImageCache(settings.cache).find(settings.kernel, settings.guest_image)
-    if image is None and (not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK)):
-        raise CacheError(f"cannot write to {parent}", hint="choose another with --cache")
+    if images.unbuilt(settings):
+        try:
+            try_to_write(settings.cache)
+        except OSError as error:
+            told = f"cannot write to {settings.cache}: {error.strerror or error}"
+            raise CacheError(told, hint="choose another with --cache") from error
     yield Finding("cache", str(settings.cache), Status.OK, GUESTS)
 
 

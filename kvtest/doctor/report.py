@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 from attrs import frozen
@@ -28,6 +28,8 @@ class Need(StrEnum):
     """The host kernel's own vsock device, in place of the one that kvtest serves."""
     KATA = "kata"
     """Kata Containers as the runtime under test."""
+    LAB = "lab"
+    """Lab hosts: ``--host lab``."""
 
 
 GUESTS = (Need.TRANSPORT, Need.AGENT)
@@ -57,6 +59,7 @@ class Finding:
         needed_by: What needs it; nothing for what is only told.
         cure: The command, or the words, that mend it.
         fix: A command that mends it and does no harm, for ``--fix``.
+        absent: Whether it is not there at all, which is missing and not broken.
     """
 
     check: str
@@ -65,6 +68,7 @@ class Finding:
     needed_by: tuple[Need, ...] = ()
     cure: str | None = None
     fix: tuple[str, ...] | None = None
+    absent: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Return the row as the JSON report has it."""
@@ -111,19 +115,25 @@ class Report:
     Args:
         findings: The rows.
         demanded: What has to work.
+        if_there: What has to work with what is there: a run leaves out what needs that which is absent.
         seconds: How long it took.
         done: What ``--fix`` did, a sentence each.
     """
 
     findings: tuple[Finding, ...]
     demanded: frozenset[Need] = frozenset(GUESTS)
+    if_there: frozenset[Need] = frozenset()
     seconds: float = 0.0
     done: tuple[str, ...] = ()
 
     @property
     def works(self) -> bool:
         """Whether nothing is missing that is demanded."""
-        return not any(row.status is Status.MISSING and self.demanded & set(row.needed_by) for row in self.findings)
+        return not any(row.status is Status.MISSING and self._demands(row) for row in self.findings)
+
+    def _demands(self, row: Finding) -> bool:
+        demanded = self.demanded if row.absent else self.demanded | self.if_there
+        return bool(demanded & set(row.needed_by))
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as ``kvtest doctor --json`` prints it (docs/doctor.md)."""
@@ -136,20 +146,31 @@ class Report:
         }
 
 
-def examine(
-    checks: Iterable[Check], system: System, settings: Settings, wanted: frozenset[Need], demanded: frozenset[Need]
-) -> Report:
+class Demands(NamedTuple):
+    """What a machine is to run, and what of that has to work.
+
+    Args:
+        wanted: What it is to run; what only others need is not missing.
+        demanded: What of that has to work.
+        if_there: What of that has to work with what is there, as of :class:`Report`.
+    """
+
+    wanted: frozenset[Need]
+    demanded: frozenset[Need]
+    if_there: frozenset[Need] = frozenset()
+
+
+def examine(checks: Iterable[Check], system: System, settings: Settings, demands: Demands) -> Report:
     """Return what all checks find.
 
     Args:
         checks: The checks.
         system: The machine.
         settings: The settings in force.
-        wanted: What this machine is to run; what only others need is not missing.
-        demanded: What of that has to work.
+        demands: What the machine is to run.
     """
     rows = [row for check in checks for row in check.findings(system, settings)]
-    return Report(tuple(_judged(row, wanted) for row in rows), demanded)
+    return Report(tuple(_judged(row, demands.wanted) for row in rows), demands.demanded, demands.if_there)
 
 
 def _judged(row: Finding, wanted: frozenset[Need]) -> Finding:

@@ -127,6 +127,8 @@ class System:
         runtime_config: The configuration file of the runtime that the settings name.
         kata_conf_file: The variable ``KATA_CONF_FILE``.
         containerd_configuration: What ``containerd config dump`` prints.
+        containerd_problem: Why a containerd of our own does not start; ``None`` if it does, or was not tried.
+        without_runtime: Whether it lacks the runtime of the settings, or what that needs.
         cgroups: ``v1``, ``v2`` or ``hybrid``.
         room: What is free.
         unseen: What could not be looked at, and why.
@@ -152,6 +154,8 @@ class System:
     runtime_config: str | None = None
     kata_conf_file: str | None = None
     containerd_configuration: str | None = None
+    containerd_problem: str | None = None
+    without_runtime: bool = False
     cgroups: str = "v2"
     room: Room = Room()
     unseen: dict[str, str] = field(factory=dict)

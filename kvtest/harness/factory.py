@@ -16,6 +16,7 @@ from kvtest.harness.request import GuestRequest
 from kvtest.host.memory import available_memory
 from kvtest.image import Image, ImageCache, brought
 from kvtest.image.agent import find_agent
+from kvtest.image.recipe import AGENT_RECIPE
 from kvtest.ownership import RunDirectory
 from kvtest.settings import Settings
 from kvtest.start import AgentStart, GuestStart
@@ -27,8 +28,6 @@ from kvtest.vm.template import Template
 from kvtest.vm.template_cache import template_cache
 from kvtest.vsock.reservation import ReservedCid
 
-#: The recipe of guests with an agent; the setting ``agent`` puts another program into it.
-AGENT_RECIPE = "agent"
 #: The virtio-serial ports of such guests.
 AGENT_PORTS = ("agent.channel.0",)
 _FIRST_CID = 3  # lower ones are reserved (vsock(7))

@@ -7,8 +7,8 @@ from collections.abc import Collection
 
 from kvtest.conformance.requirements import Ring
 from kvtest.harness import GuestFactory
-from kvtest.harness.factory import AGENT_RECIPE
 from kvtest.image import Image, brought
+from kvtest.image.recipe import AGENT_RECIPE
 from kvtest.runtime.agent_place import AgentPlace, agent_place
 from kvtest.runtime.profile import load as load_profile
 from kvtest.settings import Settings

@@ -18,6 +18,7 @@ from kvtest.guest import early
 from kvtest.harness import Guest, GuestFactory, GuestRequest
 from kvtest.host import bundle
 from kvtest.host.kernel_log import DEVICE, WATCHED
+from kvtest.host.memory import LAB_MEMORY
 from kvtest.image import brought
 from kvtest.ownership.use import in_use
 from kvtest.settings import Settings
@@ -28,7 +29,6 @@ CACHE = "/work/cache"
 SITE = str(bundle.PLACE)
 _PLACES = (SITE, "/lab/guests")  # of the disks
 _QEMU = "/usr/bin/qemu-system-x86_64"  # of the recipe
-MEMORY = 3072  # MiB: the lab itself takes some 300, and each guest in it up to 300 more
 _CPUS = 1
 _PREPARING_SECONDS = 60.0
 # Of an emulated machine, whose guests are run by what is emulated: 27 tests of the runtime ring took eight times as
@@ -77,7 +77,7 @@ class LabMachine:
         settings = attrs.evolve(settings, transport=(Transport.VHOST_VSOCK,))
         factory = GuestFactory(settings, artifacts, label=label, progress=progress)
         self._slowness = _SLOWNESS if factory.accelerator.accelerator is Accelerator.TCG else 1
-        request = GuestRequest(kernel=kernel, image=settings.lab_image, memory=MEMORY, cpus=_CPUS, vsock=False)
+        request = GuestRequest(kernel=kernel, image=settings.lab_image, memory=LAB_MEMORY, cpus=_CPUS, vsock=False)
         self.guest: Guest = factory.start(attrs.evolve(factory.configuration(request), disk_slots=len(_PLACES)))
         try:
             for number, disk in enumerate((site, guests)):

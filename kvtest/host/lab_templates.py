@@ -16,7 +16,7 @@ from pathlib import Path
 from kvtest.conformance.requirements import Ring
 from kvtest.errors import KvtestError
 from kvtest.harness import GuestFactory, GuestRequest
-from kvtest.harness.factory import AGENT_RECIPE
+from kvtest.image.recipe import AGENT_RECIPE
 from kvtest.runtime.agent_place import AgentPlace, agent_place
 from kvtest.runtime.reference import preparation
 from kvtest.settings import load

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import fnmatch
 import os
+import re
 import shutil
 import tarfile
 from collections.abc import Callable, Sequence
@@ -17,8 +18,20 @@ from kvtest.ownership import OwnedProcess
 
 _PATIENCE = 600.0
 _LISTING = "kvtest-packages"
+_CHOSEN = re.compile(r"""\bmy \$mirror\s*=\s*['"]([^'"]+)['"]""")
 # Directories of the root that are links into usr.
 MERGED = ("bin", "lib", "lib64", "sbin")
+
+
+def default_mirror() -> str | None:
+    """Return where mmdebstrap has packages of Debian from if nobody says otherwise, as its program says.
+
+    Returns:
+        A URL; ``None`` if there is no mmdebstrap, or it cannot be told.
+    """
+    program = shutil.which("mmdebstrap")
+    found = _CHOSEN.search(Path(program).read_text(errors="replace")) if program is not None else None
+    return None if found is None else found[1]
 
 
 def unpack(suite: str, packages: Sequence[str], mirror: str | None, directory: Path) -> tuple[Path, dict[str, str]]:

@@ -129,6 +129,34 @@ class ImageCache:
         entry = self._images.find(_Plan.of(kernel, recipe).image)
         return None if entry is None else Image.of(entry)
 
+    def fetches(
+        self, kernel: str, recipe: str = "guest", *, agent: Path | None = None, start: AgentStart | None = None
+    ) -> tuple[str, ...] | None:
+        """Return from which releases of a distribution packages would be fetched if an image were asked for.
+
+        Args:
+            kernel: See :meth:`ensure`.
+            recipe: See there.
+            agent: See there.
+            start: See there.
+
+        Returns:
+            The releases, none if it would be put together of what is there; ``None`` if the image itself is there.
+
+        Raises:
+            UnknownNameError: There is no such kernel or recipe.
+            RecipeError: One of them cannot be used.
+        """
+        name = brought.name_of(kernel, recipe, agent, start)
+        if name is not None and self._images.find(name) is not None:
+            return None
+        plan = _Plan.of(kernel, recipe, agent, start)
+        if self._images.find(plan.image) is not None:
+            return None
+        parts = ((plan.root, plan.recipe.suite), (plan.modules, plan.kernel.suite))
+        absent = [suite for layer, suite in parts if suite is not None and self._layers.find(layer) is None]
+        return tuple(dict.fromkeys(absent))
+
     def images(self) -> list[Image | str]:
         """Return every image of the cache; of one that is corrupt, its name."""
         entries = [(name, self._images.find(name)) for name in self._images.names()]

@@ -16,6 +16,9 @@ from kvtest.resources import recipes_directory
 from kvtest.start import AgentStart
 from kvtest.typed import structure
 
+AGENT_RECIPE = "agent"
+"""The recipe of guests with an agent; the setting ``agent`` puts another program into it."""
+
 _PATH_PREFIX = "path:"
 _SUITE = re.compile(r"[a-z][a-z0-9-]*")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?(=[\w.+~:-]+)?")  # Debian policy, 5.6.1

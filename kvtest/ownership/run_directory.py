@@ -125,6 +125,11 @@ def default_base() -> Path:
     return Path("/run") if os.access("/run", os.W_OK) else Path("/tmp")
 
 
+def in_run_directory(path: str) -> bool:
+    """Return whether a path is below a directory that is named as run directories are."""
+    return any(_NAME.fullmatch(part) for part in path.split("/")[:-1])
+
+
 def left_behind(base: Path) -> Iterator[Path]:
     """Yield the run directories in ``base`` that are nobody's any more, each locked while the caller looks at it.
 

@@ -9,8 +9,9 @@ from kvtest.cache import Progress, silent
 from kvtest.deadline import Deadline
 from kvtest.errors import BootError, DeadlineExceededError, RPCError
 from kvtest.harness import GuestFactory, GuestRequest, RunningMachine
-from kvtest.harness.factory import AGENT_PORTS, AGENT_RECIPE
+from kvtest.harness.factory import AGENT_PORTS
 from kvtest.harness.running import HEALTH_SECONDS
+from kvtest.image.recipe import AGENT_RECIPE
 from kvtest.image.whole_guest import WholeGuest
 from kvtest.rpc.client import Client
 from kvtest.runtime.agent import Agent, AgentEndpoint

@@ -6,8 +6,7 @@ from __future__ import annotations
 from enum import Enum
 
 from kvtest.errors import SettingError
-from kvtest.harness.factory import AGENT_RECIPE
-from kvtest.image.recipe import load_recipe
+from kvtest.image.recipe import AGENT_RECIPE, load_recipe
 from kvtest.settings import SETTINGS, Settings
 from kvtest.start import AgentStart
 

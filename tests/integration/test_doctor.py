@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -119,6 +120,35 @@ def test_a_shim_that_hangs_is_a_row(settings: Settings, tmp_path: Path) -> None:
     rows = kvtest("--accelerator", "tcg", path=path, cache=settings.cache, code=0)
     assert rows["Kata shim"]["status"] == "warning"
     assert "version unknown" in rows["Kata shim"]["found"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="without root a run leaves out the runtime ring")
+@pytest.mark.parametrize(
+    ("does", "found"),
+    [
+        ("exec tail -f /dev/null", "waited "),
+        ('[ "$1" != --config ] || exit 7', "did not start: "),
+        (None, "/containerd)"),
+    ],
+)
+def test_a_containerd_that_is_broken_counts(settings: Settings, tmp_path: Path, does: str | None, found: str) -> None:
+    if does is not None:
+        (tmp_path / "containerd").write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / "containerd").chmod(0o755)
+    path, code = f"{tmp_path}:{os.environ['PATH']}", 0 if does is None else 2
+    row = kvtest("--accelerator", "tcg", path=path, cache=settings.cache, code=code)["containerd"]
+    assert (row["status"], row["needed_by"]) == ("ok" if does is None else "missing", ["runtime"])
+    assert found in row["found"]
+
+
+def test_where_nothing_is_built_the_mirror_has_to_answer(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        mirror = f"http://127.0.0.1:{nobody.getsockname()[1]}/debian"
+    asked = ("--accelerator", "tcg", "--mirror", mirror)
+    rows = kvtest(*asked, path=os.environ["PATH"], cache=tmp_path / "cache", code=2)
+    assert rows["package mirror"]["status"] == "missing"
+    assert rows["cache"]["status"] == "ok"
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_configuration_that_is_none_is_a_row(settings: Settings, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TypeVar
 import attrs
 
 from kvtest.harness import GuestFactory, GuestRequest
-from kvtest.harness.factory import AGENT_RECIPE
+from kvtest.image.recipe import AGENT_RECIPE
 from kvtest.ownership import RunDirectory, run_directory
 from kvtest.runtime.installation import Installation
 from kvtest.runtime.profile import GuestAddress, VirtualMachine

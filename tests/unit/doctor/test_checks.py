@@ -6,7 +6,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from kvtest.doctor import Need, Status, containerd, machine, own, qemu
+from kvtest.doctor import Need, Status, containerd, images, machine, own, qemu
 from kvtest.doctor.containerd import Handler
 from kvtest.doctor.kata import kata_handlers
 from kvtest.doctor.report import GUESTS
@@ -35,7 +35,8 @@ def test_a_qemu_that_does_not_tell(look: Look) -> None:
     assert rows["QEMU devices"].found == "QEMU does not tell: exit status 1"
 
 
-def test_room(look: Look, settings: Settings) -> None:
+def test_room(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "unbuilt", lambda _settings: {})
     names = ("free memory", "/dev/shm", "disk")
     plenty = look(machine.CHECKS, attrs.evolve(SYSTEM, room=Room(1 << 40, 1 << 40, 1 << 40)))
     assert [plenty[name].status for name in names] == [Status.OK] * 3
@@ -45,6 +46,32 @@ def test_room(look: Look, settings: Settings) -> None:
     assert all(little[name].cure for name in names)
     unknown = look(machine.CHECKS, SYSTEM)
     assert [unknown[name].found for name in names] == ["unknown"] * 3
+
+
+@pytest.mark.parametrize(
+    ("unbuilt", "megabytes", "status", "needed"),
+    [
+        ({"image guest with kernel 6.12": ("bookworm",)}, 20, "missing", "537 MB"),
+        ({"image guest with kernel 6.12": ("bookworm",)}, 800, "warning", "1.1 GB"),
+        ({"image guest with kernel 6.12": ()}, 20, "missing", "134 MB"),  # of layers that are there
+        ({"image guest with kernel 6.12": ()}, 300, "warning", "1.1 GB"),
+        ({}, 20, "warning", "1.1 GB"),
+    ],
+)
+def test_room_for_images_that_are_not_built_yet(
+    look: Look,
+    monkeypatch: pytest.MonkeyPatch,
+    unbuilt: dict[str, tuple[str, ...]],
+    megabytes: int,
+    status: str,
+    needed: str,
+) -> None:
+    monkeypatch.setattr(images, "unbuilt", lambda _settings: unbuilt)
+    row = look(machine.CHECKS, attrs.evolve(SYSTEM, room=Room(cache=megabytes * 1_000_000)))["disk"]
+    assert row.status == status
+    assert f", {needed} needed" in row.found
+    assert ("image guest with kernel 6.12" in row.found) == (status == "missing")
+    assert row.needed_by == GUESTS
 
 
 def test_rings_that_need_root(look: Look) -> None:

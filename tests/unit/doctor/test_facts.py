@@ -64,7 +64,25 @@ def test_where_a_running_program_looks_for_others(tmp_path: Path) -> None:
     write(tmp_path, "proc/7/comm", "bash\n")
     write(tmp_path, "proc/8/comm", "containerd\n")  # has ended
     assert facts.path_of(tmp_path, "containerd") is None
-    write(tmp_path, "proc/9/comm", "containerd\n")
-    write(tmp_path, "proc/9/environ", b"HOME=/\0PATH=/usr/bin:/bin\0")
-    (tmp_path / "proc/9/exe").symlink_to("/opt/containerd/bin/containerd")
+    write_containerd(tmp_path, 9, "/usr/bin:/bin", parent=700)
     assert facts.path_of(tmp_path, "containerd") == ("/usr/bin", "/bin", "/opt/containerd/bin")
+
+
+def write_containerd(root: Path, number: int, path: str, *, parent: int, configuration: str | None = None) -> None:
+    option = [] if configuration is None else ["--config", configuration]
+    write(root, f"proc/{number}/comm", "containerd\n")
+    write(root, f"proc/{number}/cmdline", "".join(f"{word}\0" for word in ["/usr/bin/containerd", *option]))
+    write(root, f"proc/{number}/stat", f"{number} (contain) erd) S {parent} {number} {number} 0 -1\n")
+    write(root, f"proc/{number}/environ", f"HOME=/\0PATH={path}\0")
+    (root / f"proc/{number}/exe").symlink_to("/opt/containerd/bin/containerd")
+
+
+def test_the_containerd_of_another_run_of_kvtest_is_not_the_machines(tmp_path: Path) -> None:
+    write_containerd(tmp_path, 100, "/ours", parent=99, configuration="/run/kvtest-0123abcd/config.toml")
+    write_containerd(tmp_path, 101, "/ours", parent=1, configuration="/tmp/kvtest-89abcdef/c/config.toml")  # orphaned
+    assert facts.path_of(tmp_path, "containerd") is None
+    write_containerd(tmp_path, 102, "/docker", parent=50, configuration="/run/docker/containerd/containerd.toml")
+    assert facts.path_of(tmp_path, "containerd") == ("/docker", "/opt/containerd/bin")
+    write_containerd(tmp_path, 1000, "/later", parent=1)
+    write_containerd(tmp_path, 200, "/machine", parent=1, configuration="/etc/containerd/kvtest-lab/config.toml")
+    assert facts.path_of(tmp_path, "containerd") == ("/machine", "/opt/containerd/bin")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from kvtest.doctor import gather as gathering
 from kvtest.doctor.device import reservation_problem
 from kvtest.doctor.gather import gather
 from kvtest.doctor.programs import ask
+from kvtest.errors import MissingToolError, SettingError
+from kvtest.runtime import installation, preflight
 from kvtest.settings import Settings
 
 
@@ -105,6 +108,40 @@ def test_which_named_paths_are_there(settings: Settings, tmp_path: Path, monkeyp
     assert system.files[str(path)] == path.read_text()
     assert str(path) in system.existing
     assert f"{tmp_path}/absent" not in system.existing
+
+
+def refuse_with(error: Exception) -> Callable[[Settings], None]:
+    def refuse(_settings: Settings) -> None:
+        raise error
+
+    return refuse
+
+
+def test_whether_the_machine_lacks_the_runtime(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installation, "find", lambda _settings: None)
+    assert not gather(settings).without_runtime
+    monkeypatch.setattr(installation, "find", refuse_with(MissingToolError("there is no mkfs.erofs")))
+    assert gather(settings).without_runtime
+    monkeypatch.setattr(installation, "find", refuse_with(SettingError("no file")))  # a run says so, and ends
+    assert not gather(settings).without_runtime
+
+
+def test_containerd_is_started(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = tmp_path / "tried"
+    said = "echo level=info msg=starting; echo level=fatal msg='no room'; exit 1"
+    program = script(tmp_path / "containerd", f'#!/bin/sh\n[ "$1" = --config ] || exit 0\ntouch {tried}\n{said}\n')
+    monkeypatch.setattr(preflight, "find", lambda _settings: None)
+    monkeypatch.setattr(preflight, "find_containerd", lambda: Path(program))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    problem = gather(settings).containerd_problem or ""
+    assert problem.startswith(f"{program} did not start: ")
+    assert problem.endswith(" level=fatal msg=no room")
+    tried.unlink()
+    script(tmp_path / "containerd", f'#!/bin/sh\n[ "$1" = --config ] || exit 1\ntouch {tried}\n')
+    system = gather(settings)
+    assert system.found("containerd")[0].problem == "exit status 1"
+    assert system.containerd_problem is None
+    assert not tried.exists()
 
 
 def test_a_device_is_tried(tmp_path: Path) -> None:

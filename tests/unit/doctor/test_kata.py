@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import tomllib
+from pathlib import Path
+
 import attrs
 import pytest
 
@@ -41,7 +45,7 @@ def test_1_12_needs_use_vsock(machine: Machine, look: Look) -> None:
     assert found["Kata shim"].found == "/usr/bin/containerd-shim-kata-v2 (Go): 1.12.1"
     assert found["Kata use_vsock"].found == "not set, which is false: the agent is reached over a serial port"
     path = "/etc/kata-containers/configuration.toml"
-    assert found["Kata use_vsock"].cure == f"sed -i 's/^#* *use_vsock *=.*/use_vsock = true/' {path}"
+    assert found["Kata use_vsock"].cure == (f"sed -i '/^[[:space:]]*\\[hypervisor\\.qemu\\]/a use_vsock = true' {path}")
     assert found["Kata configuration"].found == (
         f"{path}, its default; there is also /usr/share/defaults/kata-containers/configuration.toml, its default"
     )
@@ -49,6 +53,69 @@ def test_1_12_needs_use_vsock(machine: Machine, look: Look) -> None:
     mended = attrs.evolve(system, files={path: system.files[path].replace("#use_vsock", "use_vsock")})
     assert look(CHECKS, mended)["Kata use_vsock"].status is Status.OK
     assert set(statuses(look(CHECKS, mended)).values()) == {"ok"}
+
+
+FIRST = '[hypervisor.firecracker]\npath = "/f"\nuse_vsock = false\n'
+FILES = 'kernel = "/k"\nimage = "/i"\n'
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        f"[hypervisor.qemu]\n{FILES}",  # without such a line
+        f"  [hypervisor.qemu] # the default\n{FILES}#use_vsock = true\n# use_vsock = false\n",
+        f"[hypervisor.qemu]\n{FILES}use_vsock = false\n# Default false\n#use_vsock = true\n",
+        f"[hypervisor.qemu]\n{FILES}  use_vsock=false # off\n",
+        f'[hypervisor.qemu]\n{FILES}use_vsock = "true"\n',
+    ],
+)
+@pytest.mark.parametrize("first", ["", FIRST])
+def test_the_command_that_turns_vsock_on_does(
+    machine: Machine, look: Look, tmp_path: Path, table: str, first: str
+) -> None:
+    path = tmp_path / "configuration of kata.toml"
+    path.write_text(f"{first}{table}[proxy.kata]\nuse_vsock = false\n[runtime]\nhypervisor_name = 'qemu'\n")
+    before = tomllib.loads(path.read_text())
+
+    def seen() -> Finding:
+        system = attrs.evolve(machine("kata-1.12"), kata_conf_file=str(path), files={str(path): path.read_text()})
+        return look(CHECKS, system)["Kata use_vsock"]
+
+    row = seen()
+    assert row.status is Status.MISSING
+    subprocess.run(["sh", "-c", row.cure or ""], check=True, timeout=10)
+    assert seen().status is Status.OK
+    before["hypervisor"]["qemu"]["use_vsock"] = True  # and nothing else
+    assert tomllib.loads(path.read_text()) == before
+
+
+def test_a_table_that_no_command_finds_is_told_in_words(machine: Machine, look: Look) -> None:
+    files = {"/x": 'hypervisor = { qemu = { kernel = "/k", image = "/i" } }\n'}
+    system = attrs.evolve(machine("kata-1.12"), kata_conf_file="/x", files=files)
+    row = look(CHECKS, system)["Kata use_vsock"]
+    assert (row.status, row.cure) == (Status.MISSING, "use_vsock = true in [hypervisor.qemu] of /x")
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "value", "shown"),
+    [
+        ("kata-3.23", "dial_timeout", '"soon"', '"soon"'),
+        ("kata-3.23", "dial_timeout", "45.0", "45.0"),
+        ("kata-3.23", "dial_timeout", "true", "true"),
+        ("kata-3.23", "dial_timeout", "-1", "-1"),
+        ("kata-3.23", "dial_timeout", "4294967296", "4294967296"),
+        ("kata-3.23", "dial_timeout", '""', '""'),
+        ("kata-3.23", "dial_timeout", "1979-05-27", '"1979-05-27"'),
+        ("kata-4.2", "reconnect_timeout_ms", '"soon"', '"soon"'),
+    ],
+)
+def test_a_timeout_that_is_no_number(machine: Machine, look: Look, kind: str, key: str, value: str, shown: str) -> None:
+    system, shipped = machine(kind), {"dial_timeout": 45, "reconnect_timeout_ms": 3000}[key]
+    given = {"/x": f"[hypervisor.qemu]\n[agent.kata]\n{key} = {value}\n"}
+    row = look(CHECKS, attrs.evolve(system, kata_conf_file="/x", files=given))["Kata dial timeout"]
+    assert row.status is Status.MISSING
+    assert row.found == f"{key} = {shown} is no whole number; Kata does not start with it"
+    assert row.cure == f"{key} = {shipped} in [agent.kata] of /x"
 
 
 def test_2_5_with_leavings_of_1_x(machine: Machine, look: Look) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -43,10 +44,27 @@ def test_directories_that_cannot_be_used(settings: Settings, tmp_path_factory: p
     file = tmp_path_factory.mktemp("place") / "file"
     file.touch()
     found = rows(settings, cache=file / "below", run_directory=file)
-    assert (found["cache"].status, found["cache"].found) == (Status.MISSING, f"cannot write to {file}")
+    assert found["cache"].status is Status.MISSING
+    assert found["cache"].found == f"cannot write to {file}/below: Not a directory"
     assert found["cache"].cure == "choose another with --cache"
     assert found["run directory"].status is Status.MISSING
     assert found["run directory"].cure is not None
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc")
+def test_a_cache_that_takes_no_files_is_tried(settings: Settings) -> None:
+    row = rows(settings, cache=Path("/proc/nope/cache"))["cache"]  # it lets everybody write, by its mode
+    assert row.status is Status.MISSING
+    assert row.found == "cannot write to /proc/nope/cache: No such file or directory"
+
+
+def test_trying_leaves_everything_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    own.try_to_write(tmp_path / "there")
+    own.try_to_write(tmp_path / "there/a/b/c")
+    with pytest.raises(OSError, match="File name too long"):
+        own.try_to_write(tmp_path / "there/d" / ("e" * 300))
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["there"]
 
 
 def test_a_kernel_of_ones_own(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> None:

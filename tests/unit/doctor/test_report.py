@@ -6,19 +6,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
 
-from kvtest.doctor import Check, Finding, Need, Report, Status, examine
+from kvtest.doctor import Check, Finding, Need, Report, Status, containerd, examine, lab
 from kvtest.doctor.examination import CHECKS, demands, examination, mend, with_pods
-from kvtest.doctor.report import GUESTS
-from kvtest.doctor.system import Device, KernelModules, System
+from kvtest.doctor.report import GUESTS, Demands
+from kvtest.doctor.system import Device, KernelModules, Program, Room, System
 from kvtest.errors import HostError
 from kvtest.settings import LoadedSettings, Settings, load
 from tests.unit.doctor.conftest import Machine
 
 SYSTEM = System("6.1")
+OF_GUESTS = Demands(frozenset(GUESTS), frozenset(GUESTS))
 
 
 def loaded(**given: str) -> LoadedSettings:
@@ -42,14 +44,14 @@ def check(status: Status, *needed_by: Need) -> Check:
 )
 def test_the_verdict_follows(settings: Settings, status: str, needed_by: str, becomes: str, works: bool) -> None:
     wanted = frozenset((*GUESTS, Need.RUNTIME))
-    report = examine([check(Status(status), Need(needed_by))], SYSTEM, settings, wanted, frozenset(GUESTS))
+    report = examine([check(Status(status), Need(needed_by))], SYSTEM, settings, Demands(wanted, frozenset(GUESTS)))
     assert [row.status for row in report.findings] == [becomes]
     assert report.works is works
 
 
 def test_pods_of_the_reference_runtime_need_what_guests_need(settings: Settings) -> None:
     checks = [check(Status.OK, *GUESTS), check(Status.OK, Need.TRANSPORT), check(Status.OK, Need.KATA)]
-    report = with_pods(examine(checks, SYSTEM, settings, frozenset(GUESTS), frozenset(GUESTS)))
+    report = with_pods(examine(checks, SYSTEM, settings, OF_GUESTS))
     assert [row.needed_by for row in report.findings] == [(*GUESTS, Need.RUNTIME), (Need.TRANSPORT,), (Need.KATA,)]
 
 
@@ -62,7 +64,7 @@ def test_a_check_that_fails_is_a_row(settings: Settings) -> None:
         raise PermissionError(13, "Permission denied", "/secret")
 
     checks = [Check("refuses", GUESTS, refuses), Check("breaks", (Need.KATA,), breaks), check(Status.OK)]
-    report = examine(checks, SYSTEM, settings, frozenset(GUESTS), frozenset(GUESTS))
+    report = examine(checks, SYSTEM, settings, OF_GUESTS)
     first, refused, broken, last = report.findings
     assert (first.check, last.check) == ("first", "it")
     assert (refused.found, refused.cure, refused.status) == ("there is no room", "make some", Status.MISSING)
@@ -99,14 +101,83 @@ def test_the_words_that_json_and_its_document_may_hold() -> None:
 
 
 def test_what_has_to_work(machine: Machine) -> None:
-    wanted, demanded = demands(loaded(), SYSTEM)
-    assert wanted == {*GUESTS, Need.RUNTIME}
-    assert demanded == set(GUESTS)
-    wanted, demanded = demands(loaded(), machine("kata-4.2"))
-    assert wanted == {*GUESTS, Need.RUNTIME, Need.KATA, Need.VHOST_VSOCK}
-    assert demanded == set(GUESTS)
-    assert demands(loaded(runtime="kata"), SYSTEM)[1] == {*GUESTS, Need.RUNTIME, Need.KATA, Need.VHOST_VSOCK}
-    assert demands(loaded(runtime="reference"), SYSTEM)[1] == {*GUESTS, Need.RUNTIME}
+    default = demands(loaded(), SYSTEM)
+    assert default.wanted == {*GUESTS, Need.RUNTIME}
+    assert default.demanded == set(GUESTS)
+    assert default.if_there == {Need.RUNTIME}
+    assert demands(loaded(), attrs.evolve(SYSTEM, without_runtime=True)).if_there == set()
+    with_kata = demands(loaded(), machine("kata-4.2"))
+    assert with_kata.wanted == {*GUESTS, Need.RUNTIME, Need.KATA, Need.VHOST_VSOCK}
+    assert with_kata.demanded == set(GUESTS)
+    assert demands(loaded(runtime="kata"), SYSTEM).demanded == {*GUESTS, Need.RUNTIME, Need.KATA, Need.VHOST_VSOCK}
+    assert demands(loaded(runtime="reference"), SYSTEM).demanded == {*GUESTS, Need.RUNTIME}
+
+
+HANGING = Program("containerd", "/usr/bin/containerd", problem="it did not end within 3 s")
+WORKING = Program("containerd", "/usr/bin/containerd", said="containerd 1.6.20")
+OTHERS = (Program("mkfs.erofs", "/usr/bin/mkfs.erofs"),)
+STUCK = "/usr/bin/containerd did not start: it ended: exit status 1; its log ends with: no room"
+
+
+@pytest.mark.parametrize(
+    ("changes", "given", "works"),
+    [
+        ({"programs": (WORKING, *OTHERS)}, {}, True),
+        ({"programs": OTHERS}, {}, True),  # its tests are skipped
+        ({"programs": OTHERS}, {"runtime": "reference"}, False),
+        ({"programs": (HANGING, *OTHERS)}, {}, False),  # it ends the run
+        ({"programs": (WORKING, *OTHERS), "containerd_problem": STUCK}, {}, False),
+        ({"programs": (HANGING, *OTHERS), "without_runtime": True}, {}, True),  # all of the ring is skipped
+        ({"programs": (HANGING, *OTHERS), "without_runtime": True}, {"runtime": "reference"}, False),
+        # Nothing of ours runs runc.
+        ({"programs": (WORKING, Program("runc", "/usr/bin/runc", problem="exit status 1"), *OTHERS)}, {}, True),
+        ({"programs": (WORKING, Program("mkfs.erofs", "/bin/mkfs.erofs", problem="exit status 1"))}, {}, False),
+    ],
+)
+def test_what_is_broken_counts_and_what_is_absent_does_not(
+    settings: Settings, changes: dict[str, Any], given: dict[str, str], works: bool
+) -> None:
+    system = attrs.evolve(SYSTEM, **changes)
+    report = examine(containerd.CHECKS, system, settings, demands(loaded(**given), system))
+    assert report.works is works
+
+
+def test_a_containerd_that_does_not_start_is_told(settings: Settings) -> None:
+    system = attrs.evolve(SYSTEM, programs=(WORKING,), containerd_problem=STUCK)
+    row = rows_of(examine(containerd.CHECKS, system, settings, demands(loaded(), system)))["containerd"]
+    assert (row.status, row.found) == (Status.MISSING, STUCK)
+    assert row.cure == "mend it, or leave out what needs it: kvtest run -k 'not containerd'"
+
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("memory", "programs", "status", "found"),
+    [
+        (4 * GIB, OTHERS, "ok", "4096 MiB of memory available, 3072 MiB needed; mkfs.erofs is there"),
+        (None, OTHERS, "ok", "memory unknown, 3072 MiB needed; mkfs.erofs is there"),
+        (3 * GIB - 1, OTHERS, "not needed", "3071 MiB of memory available, a lab host takes 3072 MiB"),
+        (4 * GIB, (), "not needed", "no mkfs.erofs, which makes their disks"),
+        (
+            2 * GIB,
+            (Program("mkfs.erofs", "/bin/mkfs.erofs", problem="exit status 1"),),
+            "not needed",
+            "2048 MiB of memory available, a lab host takes 3072 MiB; "
+            "/bin/mkfs.erofs: exit status 1, which makes their disks",
+        ),
+    ],
+)
+def test_lab_hosts_are_no_part_of_the_verdict(
+    settings: Settings, memory: int | None, programs: tuple[Program, ...], status: str, found: str
+) -> None:
+    system = attrs.evolve(SYSTEM, room=Room(memory), programs=programs)
+    for given in {}, {"runtime": "reference"}:
+        report = examine(lab.CHECKS, system, settings, demands(loaded(**given), system))
+        (row,) = report.findings
+        assert (row.status, row.found, row.needed_by) == (status, found, (Need.LAB,))
+        assert report.works
+        assert row.cure is not None or status == "ok"
 
 
 @pytest.mark.parametrize(
@@ -114,7 +185,7 @@ def test_what_has_to_work(machine: Machine) -> None:
 )
 def test_no_machine_is_too_strange(machine: Machine, settings: Settings, name: str) -> None:
     system = machine(name)
-    report = examine(CHECKS, system, settings, *demands(loaded(), system))
+    report = examine(CHECKS, system, settings, demands(loaded(), system))
     assert [row.found for row in report.findings if "could not be checked" in row.found] == []
     assert all(row.cure for row in report.findings if row.status is Status.MISSING)
 

@@ -10,8 +10,8 @@ import pytest
 from kvtest.cache import Store
 from kvtest.errors import KvtestError, RecipeError
 from kvtest.harness import GuestFactory
-from kvtest.harness.factory import AGENT_RECIPE
 from kvtest.image import ImageCache, brought
+from kvtest.image.recipe import AGENT_RECIPE
 from kvtest.settings import Settings
 
 
