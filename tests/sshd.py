@@ -7,10 +7,11 @@ import contextlib
 import os
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from kvtest.deadline import Deadline
@@ -20,6 +21,7 @@ from tests.processes import children_of
 
 _PROGRAM = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 _PRIVILEGES = Path("/run/sshd")
+PASSPHRASE = "secret"
 USUAL_PATH = f"{sys.base_prefix}/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 
 
@@ -115,10 +117,32 @@ def sshd(base: Path, environment: Mapping[str, str] | None = None, wrapper: tupl
         process.stderr.close()
 
 
-def make_key(path: Path, kind: str = "ed25519") -> None:
-    """Make a pair of keys."""
-    command = ["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "test", "-f", str(path)]
+def make_key(path: Path, kind: str = "ed25519", passphrase: str = "") -> Path:
+    """Make a pair of keys; return the private one."""
+    command = ["ssh-keygen", "-q", "-t", kind, "-N", passphrase, "-C", "test", "-f", str(path)]
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    return path
+
+
+@contextlib.contextmanager
+def ssh_agent(directory: Path) -> Iterator[tuple[Path, Callable[[Path], None]]]:
+    """Run an agent; yield its socket, and a function that gives it a key whose passphrase, if any, is PASSPHRASE."""
+    socket_of_it, ask = directory / "agent", directory / "ask"
+    command = ["ssh-agent", "-s", "-a", str(socket_of_it)]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    pid = int(said.partition("SSH_AGENT_PID=")[2].partition(";")[0])
+    ask.write_text(f"#!/bin/sh\necho {PASSPHRASE}\n")
+    ask.chmod(0o700)
+    there = {"SSH_AUTH_SOCK": str(socket_of_it), "SSH_ASKPASS": str(ask), "SSH_ASKPASS_REQUIRE": "force"}
+
+    def add(path: Path) -> None:
+        command = ["ssh-add", "-q", str(path)]
+        subprocess.run(command, check=True, env={**os.environ, **there}, stdin=subprocess.DEVNULL)
+
+    try:
+        yield socket_of_it, add
+    finally:
+        os.kill(pid, signal.SIGTERM)
 
 
 def programs(directory: Path, *names: str) -> Path:

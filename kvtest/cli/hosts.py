@@ -25,7 +25,7 @@ from kvtest.image.recipe import load_kernels
 from kvtest.report import ResultLog, Results, summary_lines, write_junit
 from kvtest.report.directory import HOSTS, JUNIT_FILE, RESULTS_FILE
 from kvtest.report.merge import merge
-from kvtest.settings import LoadedSettings
+from kvtest.settings import LoadedSettings, Settings
 
 KINDS = "lab, lab:KERNEL such as lab:6.12, or ssh://[USER@]MACHINE[:PORT]"
 _OF_A_SIGNAL = 128  # added to its number where a shell tells that it ended a process
@@ -51,8 +51,8 @@ def run_on_each(hosts: Sequence[str], loaded: LoadedSettings, what: list[str], o
     hosts = list(dict.fromkeys(one.strip() for host in hosts for one in host.split(",") if one.strip()))
     if not hosts:
         raise UsageError("no host is named", hint=KINDS)
-    for host in hosts:
-        _check(host)
+    for host in hosts:  # all of them before the first takes minutes
+        _check(host, loaded.settings)
     if len(hosts) == 1:
         return _run_on(hosts[0], loaded, what, options, workers).status
     directories = _directories(hosts, loaded.settings.results / HOSTS)
@@ -116,13 +116,17 @@ def _report_all(directories: Mapping[str, Path], target: Path, not_run: Mapping[
         typer.echo(text)
 
 
-def _check(host: str) -> None:
+def _check(host: str, settings: Settings) -> None:
     scheme = host.partition(":")[0]
     if scheme not in (lab.SCHEME, ssh_address.SCHEME):
         raise UsageError(f"{host!r} is no host", hint=KINDS)
     kernel = lab.kernel_of(host) if scheme == lab.SCHEME else None
     if kernel is not None and not kernel.startswith("path:") and kernel not in load_kernels():
         raise UnknownNameError("kernel of a lab host", kernel, load_kernels())
+    if scheme == ssh_address.SCHEME:
+        from kvtest.host import private_keys  # paramiko takes a tenth of a second, and most runs are here
+
+        private_keys.check(ssh_address.SSHAddress.of(host, settings.ssh_key, settings.ssh_known_hosts))
 
 
 @attrs.frozen

@@ -52,7 +52,7 @@ def open_remote(
     settings = loaded.settings
     address = SSHAddress.of(host, settings.ssh_key, settings.ssh_known_hosts)
     belongings = Belongings.of(what, loaded)
-    with progress(f"connecting to {address.machine}"):
+    with progress(f"connecting to {address.name}"):
         machine = RemoteHost(address, settings.results, settings.qemu)
     try:
         trees, images = _cargo(settings, machine, rings_of(what))
@@ -107,6 +107,6 @@ def _same_machine(guests: GuestFactory, machine: RemoteHost) -> bool:
         return False
     # Which accelerator is taken there is found out there; it is likely to be another where only one may use KVM.
     if not same or machine.there.kvm != os.access(KVM_DEVICE, os.R_OK | os.W_OK):
-        errors.print(f"{machine.address.machine}: has another QEMU or accelerator, and makes its own templates")
+        errors.print(f"{machine.address.name}: has another QEMU or accelerator, and makes its own templates")
         return False
     return True

@@ -10,6 +10,8 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import hmac
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from kvtest.errors import HostError
 from kvtest.host.ssh_address import SSHAddress
 
 _REVOKED = "@revoked"
+_HASHED = re.compile(r"\|1\|[^|]*\|[^|]*")
 
 
 def prefer_known(transport: paramiko.Transport, address: SSHAddress) -> None:
@@ -29,7 +32,8 @@ def prefer_known(transport: paramiko.Transport, address: SSHAddress) -> None:
         transport: The connection, before it is used.
         address: The machine.
     """
-    kinds = {key.get_name() for key in _known(address)}
+    known = _known(address, address.known_name) or _known_without_port(address)
+    kinds = {key.get_name() for key in known}
     if "ssh-rsa" in kinds:
         kinds |= {"rsa-sha2-512", "rsa-sha2-256"}
     options = transport.get_security_options()
@@ -52,8 +56,8 @@ def check(address: SSHAddress, key: paramiko.PKey) -> None:
                 f"{address.text}: the key of {address.known_name} is revoked in {file}",
                 hint="somebody else may be answering in its place; ask whoever revoked it",
             )
-    known = _known(address)
-    if key in known:
+    known = _known(address, address.known_name)
+    if key in known or (not known and key in _known_without_port(address)):
         return
     shown = f"{key.get_name()} {fingerprint(key)}"
     if known:
@@ -63,13 +67,22 @@ def check(address: SSHAddress, key: paramiko.PKey) -> None:
             hint="somebody else may be answering in its place. If it was installed anew: "
             f"ssh-keygen -f {address.known_hosts[0]} -R '{address.known_name}', then add its new key",
         )
-    kind = "ecdsa" if key.get_name().startswith("ecdsa") else key.get_name().removeprefix("ssh-")
+    listed = f"in none of {', '.join(map(str, address.known_hosts))}" if address.known_hosts else "known nowhere"
     raise HostError(
-        f"{address.text}: the key of {address.known_name} is in none of {', '.join(map(str, address.known_hosts))}; "
-        f"it shows {shown}",
-        hint="if that is its fingerprint, add it: "
-        f"ssh-keyscan -p {address.port} -t {kind} {address.machine} >> {address.known_hosts[0]}",
+        f"{address.text}: the key of {address.known_name} is {listed}; it shows {shown}",
+        hint=f"if that is its fingerprint, add it: {_adding(address, key)}",
     )
+
+
+def _adding(address: SSHAddress, key: paramiko.PKey) -> str:
+    """Return the command that makes the key of a machine known."""
+    kind = "ecdsa" if key.get_name().startswith("ecdsa") else key.get_name().removeprefix("ssh-")
+    scan = f"ssh-keyscan -p {address.port} -t {kind} {address.machine}"
+    if address.known_as:
+        scan += f" | sed 's/^[^# ]* /{address.known_as} /'"
+    if not address.known_hosts:
+        return f"{scan} >> FILE, and run with --ssh-known-hosts FILE"
+    return f"{scan} >> {address.known_hosts[0]}"
 
 
 def fingerprint(key: paramiko.PKey) -> str:
@@ -77,24 +90,51 @@ def fingerprint(key: paramiko.PKey) -> str:
     return "SHA256:" + base64.b64encode(hashlib.sha256(key.asbytes()).digest()).decode().rstrip("=")
 
 
-def _known(address: SSHAddress) -> list[paramiko.PKey]:
-    """Return the keys that are known of a machine."""
+def _known_without_port(address: SSHAddress) -> list[paramiko.PKey]:
+    """Return the keys that are known of a machine whatever the port; those of another sshd there may be others."""
+    return [] if address.known_as else _known(address, address.machine)
+
+
+def _known(address: SSHAddress, name: str) -> list[paramiko.PKey]:
+    """Return the keys that are known of a machine by some name."""
     found = []
     for _, marker, line in _lines(address.known_hosts):
-        if marker:  # kvtest does not know certificates: a machine with one needs its key in the file, too
+        # kvtest does not know certificates: a machine with one needs its key in the file, too.
+        if marker or not _matches(name.lower(), line.split(maxsplit=1)[0]):
             continue
         try:
             entry = HostKeyEntry.from_line(line)
         except (InvalidHostKey, paramiko.SSHException, binascii.Error, ValueError):  # ssh passes over them, too
             continue
-        if entry is None or entry.key is None:
-            continue
-        of_line = paramiko.HostKeys()
-        for name in entry.hostnames or []:
-            of_line.add(name, entry.key.get_name(), entry.key)
-        if of_line.lookup(address.known_name) is not None:
+        if entry is not None and entry.key is not None:
             found.append(entry.key)
     return found
+
+
+def _matches(name: str, patterns: str) -> bool:
+    """Whether the first field of a line is of a machine: names, also hashed, patterns, and patterns after a ``!``."""
+    matched = False
+    for pattern in patterns.split(","):
+        if _HASHED.fullmatch(pattern):
+            matched |= _is_hash_of(name, pattern)
+        elif _pattern(pattern.removeprefix("!")).fullmatch(name):
+            if pattern.startswith("!"):
+                return False
+            matched = True
+    return matched
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    """Return an expression for a pattern; brackets are no classes there, as they are around addresses."""
+    return re.compile(re.escape(text.lower()).replace(r"\*", ".*").replace(r"\?", "."))
+
+
+def _is_hash_of(name: str, hashed: str) -> bool:
+    _, _, salt, digest = hashed.split("|")
+    try:
+        return hmac.digest(base64.b64decode(salt), name.encode(), "sha1") == base64.b64decode(digest)
+    except binascii.Error:
+        return False
 
 
 def _lines(files: Sequence[Path]) -> Iterator[tuple[Path, str, str]]:

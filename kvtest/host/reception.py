@@ -92,7 +92,7 @@ def receive_at(client: paramiko.SSHClient, address: SSHAddress, qemu: str, silen
     )
     channel = transport.open_session()
     channel.exec_command(command)
-    link = Link(channel, address.machine, silence)
+    link = Link(channel, address.name, silence)
     with contextlib.suppress(OSError):  # it has ended already, and says why
         channel.sendall(code)
     hello = link.greet()

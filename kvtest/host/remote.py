@@ -115,7 +115,7 @@ class RemoteHost(Host):
         if size + _ROOM > (free := int(answer["free"])):
             said = f"{size >> 20} MiB are to be brought, and {free >> 20} MiB are free for {self.there.base}"
             raise reception.refusal(self.address, {"failed": said, "full": True})
-        step = progress(f"{self.address.machine}: bringing {len(missing)} files, {size / 1e6:.0f} MB")
+        step = progress(f"{self.address.name}: bringing {len(missing)} files, {size / 1e6:.0f} MB")
         with step if missing else contextlib.nullcontext():
             for file in missing:
                 self._send(file)
@@ -136,11 +136,11 @@ class RemoteHost(Host):
     def run(self, what: Sequence[str], options: Sequence[str], said: Callable[[bytes], None]) -> int:
         """Run ``kvtest run`` there; each result is here as soon as it is there. See :meth:`Host.run`.
 
-        Every line that is said begins with the machine's name. Ctrl-C ends the run in order, as it does here; a second
-        one ends us at once, which the other machine notices.
+        Every line that is said begins with what the user called the machine. Ctrl-C ends the run in order, as it does
+        here; a second one ends us at once, which the other machine notices.
         """
         words = ["run", *what, *options, f"--cache={self.there.base}/cache", f"--results={_RESULTS}", "-v"]
-        name = self.address.machine.encode() + b": "
+        name = self.address.name.encode() + b": "
         columns = max(_NARROWEST, shutil.get_terminal_size().columns - len(name))
         header = {
             "run": words,

@@ -5,16 +5,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import paramiko
+from paramiko.auth_strategy import AuthSource, AuthStrategy, SourceResult
 
 from kvtest.errors import HostError
-from kvtest.host import known_hosts
+from kvtest.host import known_hosts, private_keys
 from kvtest.host.ssh_address import SSHAddress
 
 _CONNECTING_SECONDS = 20.0
@@ -29,41 +28,70 @@ def connect(address: SSHAddress) -> paramiko.SSHClient:
         address: Where to.
 
     Raises:
+        UsageError: The key that the user has chosen cannot be used.
         HostError: There is no such machine, it does not answer, its key is not the known one, or it refuses ours.
     """
-    keys = [str(key) for key in address.keys if key.is_file()]
-    if address.keys and not keys:
-        named = ", ".join(map(str, address.keys))
-        raise HostError(
-            f"{address.text}: there is no key {named}", hint="see --ssh-key, and IdentityFile in ~/.ssh/config"
-        )
 
     def make_transport(*given: Any, **named: Any) -> paramiko.Transport:
         transport = paramiko.Transport(*given, **named)
+        transport.auth_timeout = _CONNECTING_SECONDS
         known_hosts.prefer_known(transport, address)
         return transport
 
-    client = paramiko.SSHClient()
-    # It has been told of no machine, so that it asks for every key, and only this answers.
-    client.set_missing_host_key_policy(_Check(address))
-    try:
-        with _explained(address):
-            client.connect(
-                address.machine,
-                address.port,
-                address.user,
-                key_filename=keys,  # type: ignore[arg-type] # a list is fine
-                allow_agent=not address.keys,
-                look_for_keys=not address.keys,
-                timeout=_CONNECTING_SECONDS,
-                banner_timeout=_CONNECTING_SECONDS,
-                auth_timeout=_CONNECTING_SECONDS,
-                transport_factory=make_transport,
-            )
-    except BaseException:
-        client.close()
-        raise
+    with private_keys.agent(address) as agent:  # it is open for as long as it may be asked to sign something
+        offer = private_keys.offer(address, agent)
+        client = paramiko.SSHClient()
+        # It has been told of no machine, so that it asks for every key, and only this answers.
+        client.set_missing_host_key_policy(_Check(address))
+        try:
+            with _explained(address, offer):
+                client.connect(
+                    address.machine,
+                    address.port,
+                    address.user,
+                    timeout=_CONNECTING_SECONDS,
+                    banner_timeout=_CONNECTING_SECONDS,
+                    auth_strategy=_Keys(address.user, offer),
+                    transport_factory=make_transport,
+                )
+        except BaseException:
+            client.close()
+            raise
     return client
+
+
+class _Keys(AuthStrategy):
+    """Offers keys one after the other, and nothing else.
+
+    Args:
+        user: The user there.
+        offer: The keys.
+    """
+
+    def __init__(self, user: str, offer: private_keys.Offer) -> None:
+        super().__init__(paramiko.SSHConfig())
+        self._user, self._offer = user, offer
+
+    def get_sources(self) -> Iterator[AuthSource]:
+        """Yield nothing: what paramiko does with them has no room for servers that want more than a key."""
+        return iter(())
+
+    def authenticate(self, transport: paramiko.Transport) -> list[SourceResult]:
+        """Return once a key is enough, and raise what was said of the last if none is."""
+        refusal: paramiko.SSHException = paramiko.AuthenticationException()
+        for number, one in enumerate(self._offer.keys, start=1):
+            try:
+                further = transport.auth_publickey(self._user, one.key)
+            except paramiko.SSHException as error:
+                refusal = error
+                if not transport.is_active():
+                    said = f"it ended the connection after {number} of them; --ssh-key chooses one"
+                    raise paramiko.AuthenticationException(said) from error
+                continue
+            if not further:
+                return []
+            refusal = paramiko.AuthenticationException(f"a key is not enough there, {' or '.join(further)} is wanted")
+        raise paramiko.AuthenticationException(str(refusal)) from refusal
 
 
 class _Check(paramiko.MissingHostKeyPolicy):
@@ -78,13 +106,13 @@ class _Check(paramiko.MissingHostKeyPolicy):
 
 
 @contextlib.contextmanager
-def _explained(address: SSHAddress) -> Iterator[None]:
+def _explained(address: SSHAddress, offer: private_keys.Offer) -> Iterator[None]:
     """Turn what can go wrong while connecting into one message each."""
     at = f"{address.machine} port {address.port}"
     try:
         yield
     except paramiko.AuthenticationException as error:
-        raise _refused(address, str(error)) from error
+        raise _refused(address, offer, str(error)) from error
     except socket.gaierror as error:
         raise HostError(
             f"{address.text}: could not find a machine {address.machine}: {error.strerror}",
@@ -98,24 +126,20 @@ def _explained(address: SSHAddress) -> Iterator[None]:
             hint="is the machine up, does sshd run on it, and on that port?",
         ) from error
     except (paramiko.SSHException, EOFError, ValueError) as error:
-        if "No authentication methods" in str(error):  # there are no keys
-            raise _refused(address, str(error)) from error
         raise HostError(
             f"{address.text}: no connection with {at}: {error or type(error).__name__}",
             hint=f"see what `ssh -v -p {address.port} {address.user}@{address.machine}` says",
         ) from error
 
 
-def _refused(address: SSHAddress, reason: str) -> HostError:
-    # As paramiko looks for them.
-    usual = [Path(f"~/.ssh/id_{kind}").expanduser() for kind in ("rsa", "ecdsa", "ed25519")]
-    tried = [str(key) for key in address.keys or [key for key in usual if key.is_file()]]
-    if not address.keys and os.environ.get("SSH_AUTH_SOCK"):
-        tried.insert(0, "those of the agent")
+def _refused(address: SSHAddress, offer: private_keys.Offer, reason: str) -> HostError:
+    tried = ", ".join(dict.fromkeys(one.name for one in offer.keys)) or "there are none"
+    said = "; ".join([*([reason.rstrip(".")] if reason else []), *(one.reason for one in offer.unusable)])
+    hints = [*(one.hint for one in offer.unusable), f"ssh-copy-id -p {address.port} {address.user}@{address.machine}"]
     return HostError(
-        f"{address.text}: {address.machine} lets nobody in as {address.user} with the keys that were tried "
-        f"({', '.join(tried) or 'there are none'}): {reason}",
-        hint=f"ssh-copy-id -p {address.port} {address.user}@{address.machine}; of a key with a passphrase, ssh-add KEY",
+        f"{address.text}: {address.machine} lets nobody in as {address.user} with the keys that were tried ({tried})"
+        + (f": {said}" if said else ""),
+        hint="; or ".join(hints),
     )
 
 

@@ -101,7 +101,8 @@ def _read_until(process: subprocess.Popen[bytes], text: bytes) -> bytes:
 
 def test_a_run_there_is_a_run_here(machine: Machine, settings: Settings, tmp_path: Path) -> None:
     assert machine.first.returncode == 0, machine.first.stdout + machine.first.stderr
-    assert "127.0.0.1: bringing " in machine.first.stderr
+    name = f"127.0.0.1:{machine.sshd.port}"
+    assert f"{name}: bringing " in machine.first.stderr
     assert "brought here" in machine.first.stdout  # the template, as QEMU is the same
 
     with machine.running(settings, tmp_path, *CHOSEN) as process:
@@ -112,8 +113,8 @@ def test_a_run_there_is_a_run_here(machine: Machine, settings: Settings, tmp_pat
         assert process.wait(60) == 0, said.decode() + (tmp_path / "stderr").read_text()
     assert "bringing" not in (tmp_path / "stderr").read_text(), "something was brought again"
     lines = said.decode().splitlines()
-    assert all(line.startswith(("127.0.0.1: ", "host: ")) for line in lines)
-    assert any(line.startswith("127.0.0.1: suites/transport/test_vsock_directions.py::") for line in lines)
+    assert all(line.startswith((f"{name}: ", "host: ")) for line in lines)
+    assert any(line.startswith(f"{name}: suites/transport/test_vsock_directions.py::") for line in lines)
 
     results = Results.read(tmp_path / "kvtest-results/results.jsonl")
     assert results.complete
@@ -145,7 +146,7 @@ def test_a_cut_connection_keeps_what_had_come(machine: Machine, settings: Settin
             os.kill(pid, signal.SIGKILL)
         assert process.wait(60) == 2
     stderr = (tmp_path / "stderr").read_text()
-    assert "kvtest: the connection to 127.0.0.1 is lost: " in stderr
+    assert f"kvtest: the connection to 127.0.0.1:{machine.sshd.port} is lost: " in stderr
     read = Results.read(results)
     *ended, lost = read.tests
     assert (lost.outcome, lost.properties["error"]) == (Outcome.ERROR, "HostLostError")
@@ -213,7 +214,7 @@ def test_what_failed_tests_of_ones_own_have_left_is_here_when_the_connection_is_
         assert process.stdout is not None
         said += process.stdout.read().decode()
         assert process.wait(60) == 1  # what was violated is
-    assert "127.0.0.1: own/test_own.py::test_fails FAILED" in said
+    assert f"127.0.0.1:{machine.sshd.port}: own/test_own.py::test_fails FAILED" in said
     failed, lost = Results.read(results / "results.jsonl").tests
     assert lost.id == f"kvtest::host[{machine.sshd.host}]"
     assert (failed.id, failed.requirements) == ("own/test_own.py::test_fails", ("MINE-OWN-001",))
@@ -360,3 +361,14 @@ def test_signs_of_life_do_not_disturb_what_is_brought(server: Sshd, tmp_path: Pa
         assert host.bring([cargo.site()]) > 1000
         assert host.bring([cargo.site()]) == 0
     assert len(list((server.cache / "sites").iterdir())) == 1
+
+
+def test_what_is_damaged_there_is_mended(server: Sshd, tmp_path: Path) -> None:
+    with RemoteHost(server.address, tmp_path) as host:
+        host.bring([cargo.site()])
+        (there,) = (server.cache / "sites").iterdir()
+        (there / "kvtest/errors.py").unlink()
+        os.truncate(there / "kvtest/deadline.py", 0)
+        assert host.bring([cargo.site()]) == 1  # of the other one it still has what that was made of
+    for name in ("errors.py", "deadline.py"):
+        assert (there / "kvtest" / name).read_bytes() == (package_directory() / name).read_bytes()

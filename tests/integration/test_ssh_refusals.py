@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from kvtest.errors import HostError, MissingToolError
+from kvtest.errors import HostError, MissingToolError, UsageError
 from kvtest.host import cargo
 from kvtest.host.remote import RemoteHost
 from kvtest.host.ssh import connect
 from kvtest.host.ssh_address import SSHAddress
 from kvtest.settings import Settings
-from tests.sshd import Sshd, make_key, programs, run_command, sshd
+from tests.sshd import PASSPHRASE, Sshd, make_key, programs, run_command, ssh_agent, sshd
 
 
 def test_no_such_machine() -> None:
@@ -38,13 +39,24 @@ def test_nobody_listens(settings: Settings, server: Sshd, tmp_path: Path) -> Non
     assert expected in completed.stderr
 
 
-def test_a_key_that_is_not_let_in(server: Sshd, tmp_path: Path) -> None:
-    make_key(tmp_path / "wrong")
+@pytest.mark.parametrize("kind", ["ed25519", "rsa"])
+def test_a_key_that_is_not_let_in(server: Sshd, tmp_path: Path, kind: str) -> None:
+    make_key(tmp_path / "wrong", kind)
     address = SSHAddress.of(server.host, tmp_path / "wrong", server.home / ".ssh/known_hosts")
     with pytest.raises(HostError, match="lets nobody in as") as refused:
         connect(address)
-    assert f"({tmp_path / 'wrong'})" in refused.value.message
+    assert refused.value.message.endswith(f"({tmp_path / 'wrong'}): Authentication failed")
     assert f"ssh-copy-id -p {server.port} " in str(refused.value.hint)
+
+
+def test_keys_that_are_too_many(server: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    (tmp_path / ".ssh").mkdir()
+    names = [make_key(tmp_path / f".ssh/{number}") for number in range(7)]  # sshd takes six
+    (tmp_path / ".ssh/config").write_text("".join(f"IdentityFile {name}\n" for name in names))
+    with pytest.raises(HostError, match=r"it ended the connection after 6 of them; --ssh-key chooses one"):
+        connect(SSHAddress.of(server.host, known_hosts=server.home / ".ssh/known_hosts"))
 
 
 def test_what_answers_is_no_sshd(server: Sshd, tmp_path: Path) -> None:
@@ -70,6 +82,72 @@ def test_what_answers_is_no_sshd(server: Sshd, tmp_path: Path) -> None:
 def test_a_key_that_is_not_there(server: Sshd, tmp_path: Path) -> None:
     with pytest.raises(HostError, match=f"there is no key {tmp_path}/key"):
         connect(SSHAddress.of(server.host, tmp_path / "key"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--host=ssh://[::1"], "'ssh://[::1' is no host"),
+        (
+            ["--host=ssh://127.0.0.1:port"],
+            "'ssh://127.0.0.1:port' is no host: 'port' is no port, which is a number from 1",
+        ),
+        (["--host=ssh://me:secret@127.0.0.1"], "'ssh://me:…@127.0.0.1' is no host: it has a password, and passwords"),
+        (["--host=ssh://127.0.0.1:1", "--ssh-key=/etc/passwd"], "--ssh-key: /etc/passwd is no private key"),
+    ],
+)
+def test_typos_are_one_message(server: Sshd, tmp_path: Path, flags: list[str], said: str) -> None:
+    completed = subprocess.run(
+        [sys.executable, "-m", "kvtest", "run", "transport", *flags],
+        cwd=tmp_path,
+        env=server.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert completed.returncode == 2, completed.stderr
+    assert completed.stderr.startswith(f"kvtest: {said}")
+    assert completed.stderr.splitlines()[1].startswith("  hint: ")
+    assert len(completed.stderr.splitlines()) == 2
+
+
+def test_a_key_with_a_passphrase_is_used_where_the_agent_has_it(
+    server: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = tmp_path / "key"
+    shutil.copy(server.home / ".ssh/id_ed25519", key)
+    command = ["ssh-keygen", "-q", "-p", "-N", PASSPHRASE, "-f", str(key)]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    address = SSHAddress.of(server.host, key, server.home / ".ssh/known_hosts")
+    with ssh_agent(tmp_path) as (place, add):
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(place))
+        with pytest.raises(UsageError, match=f"{key} has a passphrase, for which kvtest does not ask"):
+            connect(address)
+        add(key)
+        connect(address).close()
+
+
+def test_a_machine_is_reached_as_ssh_is_configured(
+    server: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh/config").write_text(f"Include {tmp_path}/labs\n")
+    (tmp_path / "labs").write_text(
+        f"Host lab7\n HostName 127.0.0.1\n Port {server.port}\n HostKeyAlias lab7.example\n"
+        f" IdentityFile {server.home}/.ssh/id_ed25519\n"
+    )
+    key = (server.base / "host_ed25519.pub").read_text()
+    (tmp_path / ".ssh/known_hosts").write_text(f"!lab8.example,*.example {key}")
+    address = SSHAddress.of("ssh://lab7")
+    connect(address).close()
+    (tmp_path / ".ssh/known_hosts").write_text("")
+    with pytest.raises(HostError, match=r"the key of lab7.example is in none of ") as refused:
+        connect(address)
+    command = str(refused.value.hint).partition("add it: ")[2]
+    subprocess.run(command, shell=True, check=True, stderr=subprocess.DEVNULL)
+    connect(address).close()
 
 
 def test_somebody_without_keys(server: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

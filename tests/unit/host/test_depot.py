@@ -3,9 +3,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import stat
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -104,3 +106,87 @@ def test_directories_of_runs_that_were_killed_go(depot: Depot) -> None:
     used.remove()
     again.remove()
     assert list((depot.base / "runs").iterdir()) == []
+
+
+FILES = {"x.py": b"x", "y/z.py": b"zz", "y/run.sh": b"#!/bin/sh"}
+
+
+def _remove(tree: Path) -> None:
+    (tree / "y/z.py").unlink()
+
+
+def _cut(tree: Path) -> None:
+    os.truncate(tree / "y/z.py", 1)  # and so the object, which is the same file
+
+
+def _lengthen(tree: Path) -> None:
+    (tree / "y/z.py").unlink()
+    (tree / "y/z.py").write_bytes(b"longer")
+
+
+def _make_no_program(tree: Path) -> None:
+    (tree / "y/run.sh").chmod(0o600)
+
+
+def _make_a_directory(tree: Path) -> None:
+    (tree / "y/z.py").unlink()
+    (tree / "y/z.py").mkdir()
+
+
+def _make_a_file(tree: Path) -> None:
+    shutil.rmtree(tree / "y")
+    (tree / "y").write_bytes(b"")
+
+
+def _make_a_dangling_link(tree: Path) -> None:
+    (tree / "y/z.py").unlink()
+    (tree / "y/z.py").symlink_to("gone")
+
+
+def _empty(tree: Path) -> None:
+    shutil.rmtree(tree)
+    tree.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("damage", "wanted"),
+    [
+        (_remove, []),
+        (_cut, [hashlib.sha256(b"zz").hexdigest()]),
+        (_lengthen, []),
+        (_make_no_program, []),
+        (_make_a_directory, []),
+        (_make_a_file, []),
+        (_make_a_dangling_link, []),
+        (_empty, []),
+    ],
+)
+def test_what_is_damaged_is_mended(depot: Depot, damage: Callable[[Path], None], wanted: list[str]) -> None:
+    _bring(depot, "sites/a", FILES)
+    tree = depot.base / "sites/a"
+    damage(tree)
+    assert _bring(depot, "sites/a", FILES) == wanted
+    assert {name: (tree / name).read_bytes() for name in FILES} == FILES
+    assert (tree / "y/run.sh").stat().st_mode & 0o100
+    assert not list(depot.base.glob("**/.new-*"))
+    assert _bring(depot, "sites/a", FILES) == []
+
+
+def test_what_another_run_uses_stays_while_the_rest_is_mended(depot: Depot) -> None:
+    _bring(depot, "sites/a", FILES)
+    tree = depot.base / "sites/a"
+    (tree / "y/z.pyc").write_bytes(b"made by a run")
+    before = {path: path.stat().st_ino for path in (tree, tree / "y", tree / "x.py", tree / "y/z.pyc")}
+    with (tree / "x.py").open("rb") as used:
+        _remove(tree)
+        _bring(depot, "sites/a", FILES)
+        assert {path: path.stat().st_ino for path in before} == before
+        assert used.read() == b"x"
+    assert (tree / "y/z.py").read_bytes() == b"zz"
+
+
+def test_an_object_that_is_not_what_its_name_says_is_wanted_again(depot: Depot) -> None:
+    _bring(depot, "sites/a", FILES)
+    (depot.base / "sites/a/y/z.py").write_bytes(b"ab")  # of the same size, and the object, too
+    assert _bring(depot, "sites/b", FILES) == [hashlib.sha256(b"zz").hexdigest()]
+    assert (depot.base / "sites/b/y/z.py").read_bytes() == b"zz"
