@@ -7,6 +7,7 @@ it reads, and is given what to write.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 
 from kvtest.deadline import Deadline
@@ -70,17 +71,25 @@ class Connection:
     Args:
         services: Handlers by service and method.
         send: Takes the bytes that go to the client.
+        enough: Says whether the client is to take what it has got before it is served any more.
     """
 
-    def __init__(self, services: Services, send: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, services: Services, send: Callable[[bytes], None], enough: Callable[[], bool] = lambda: False
+    ) -> None:
         self._services = services
         self._send = send
+        self._enough = enough
         self._parser = frames.Parser(frames.REQUEST)
         self._calls: dict[int, Call] = {}
         self._latest = 0
+        # When to look at the deadlines of calls, on the monotonic clock: hundreds may wait, and each turn asks for it.
+        self._next_look: float | None = None
 
     def feed(self, data: bytes | bytearray) -> None:
-        """Take bytes from the client and run the handlers of the calls in them.
+        """Take bytes from the client and run the handlers of the calls in them, until the client has got enough.
+
+        The calls behind those are served when more bytes come, or none: ``feed(b"")``.
 
         Raises:
             FrameError: They are not ttRPC: the connection is to be closed, with this as the reason.
@@ -99,9 +108,12 @@ class Connection:
                 self.answer(frame.stream, Response(Code.INVALID_ARGUMENT, error.message, b""))
                 continue
             self._run(frame.stream, request)
+            if self._enough():
+                return
 
     def _run(self, stream: int, request: Request) -> None:
         call = self._calls[stream] = Call(self, stream, request)
+        self._look_at(call.deadline.remaining)
         methods = self._services.get(request.service)
         if methods is None:
             call.fail(Code.UNIMPLEMENTED, f"no service {request.service!r}")
@@ -140,13 +152,21 @@ class Connection:
         """Fail the calls whose deadline has passed.
 
         Returns:
-            Seconds until the next deadline, ``None`` if no call has one.
+            Seconds until it is to be called again at the latest, ``None`` if no call has a deadline.
         """
-        for call in list(self._calls.values()):
-            if call.deadline.expired:
-                call.fail(Code.DEADLINE_EXCEEDED, f"{call.method} was not answered within its deadline")
-        left = [call.deadline.remaining for call in self._calls.values()]
-        return min((seconds for seconds in left if seconds is not None), default=None)
+        if self._next_look is not None and time.monotonic() >= self._next_look:
+            self._next_look = None
+            for call in list(self._calls.values()):
+                if call.deadline.expired:
+                    call.fail(Code.DEADLINE_EXCEEDED, f"{call.method} was not answered within its deadline")
+                else:
+                    self._look_at(call.deadline.remaining)
+        return None if self._next_look is None else max(0.0, self._next_look - time.monotonic())
+
+    def _look_at(self, left: float | None) -> None:
+        if left is not None:
+            when = time.monotonic() + left
+            self._next_look = when if self._next_look is None else min(self._next_look, when)
 
     def close(self) -> None:
         """Take the end of the connection: nobody waits for the answers any more."""

@@ -16,7 +16,7 @@ from kvtest.guest.reactor import Reactor, Writer
 from kvtest.rpc.server import Connection, Services
 
 _CHUNK = 1 << 18
-# A client that does not read its answers is not asked for more calls.
+# A client that does not read its answers is not served any more: hundreds of calls may be in one piece of what it sent.
 _MOST_UNREAD = 1 << 20
 _FIRST_CALL = b"\0\0\0\1\1\0"  # of a frame's header: stream 1, a request, no flags
 _ABSENCE = 1.0
@@ -99,7 +99,7 @@ class Client:
         self._say = say
         self._open = True
         self._writer = Writer(reactor, stream.fileno(), lambda _error: self.close())
-        self.connection = Connection(services, self._send)
+        self.connection = Connection(services, self._send, self._has_enough)
         self._listen()
 
     def close(self) -> None:
@@ -129,15 +129,27 @@ class Client:
         if not data:
             self.close()
             return
+        self._serve(data)
+
+    def _has_enough(self) -> bool:
+        return self._open and self._writer.buffered > _MOST_UNREAD
+
+    def _serve(self, data: bytes) -> None:
         try:
             self.connection.feed(data)
         except FrameError as error:
             self._say(f"a client is turned away: {error.message}")
             self.close()
             return
-        if self._open and self._writer.buffered > _MOST_UNREAD:
+        if self._has_enough():
             self._reactor.watch(self._stream.fileno(), selectors.EVENT_READ, None)
-            self._writer.write(b"", self._listen)
+            self._writer.write(b"", self._go_on)
+
+    def _go_on(self) -> None:
+        if self._open:
+            self._serve(b"")
+            if not self._has_enough():
+                self._listen()
 
 
 class SerialChannel:

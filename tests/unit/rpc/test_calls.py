@@ -226,3 +226,15 @@ def test_a_peer_that_does_not_read_ends_a_call_at_its_deadline() -> None:
     client = Client(ours, "server")
     with contextlib.closing(client), theirs, pytest.raises(ConnectionLostError, match="does not read"):
         client.call("s", "Echo", bytes(frames.DATA_LIMIT - 100), 0.05)
+
+
+def test_a_client_that_has_enough_is_served_later() -> None:
+    sent: list[bytes] = []
+    connection = Connection({"s": {"Echo": lambda call: call.payload}}, sent.append, lambda: len(sent) % 2 == 0)
+    calls = (frames.encode(number, frames.REQUEST, Request("s", "Echo", b"", 0).encode()) for number in (1, 3, 5, 7, 9))
+    connection.feed(b"".join(calls))
+    assert len(sent) == 2
+    connection.feed(b"")
+    assert len(sent) == 4
+    connection.feed(b"")
+    assert len(sent) == 5
