@@ -143,6 +143,7 @@ class FallsSilent(LabMachine):
         return process
 
 
+@pytest.mark.thorough
 def test_a_lab_that_is_lost_while_it_makes_templates_is_cloned_again(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
