@@ -11,7 +11,8 @@ from kvtest.cli.console import progress
 from kvtest.errors import UsageError
 from kvtest.host.lab import BASE, Lab, kernel_of
 from kvtest.image.recipe import find_kernel, load_recipe
-from kvtest.settings import NONE, SETTINGS, LoadedSettings, load
+from kvtest.runtime.profile import load as load_profile
+from kvtest.settings import NONE, SETTINGS, LoadedSettings, Settings, load
 from kvtest.transport import Transport
 
 # What a lab host is told of the settings that are not left at their defaults.
@@ -52,6 +53,13 @@ def open_lab(host: str, loaded: LoadedSettings, what: Sequence[str], workers: st
             f"{SETTINGS['lab_image'].flag} {settings.lab_image}: is no recipe of lab hosts, which load {_OF_LABS}",
             hint='lab, lab-trixie, lab-forky, or a recipe of your own with base = "lab"',
         )
+    if "/" not in settings.lab_image and not _may_have(settings):
+        wanted, recipe = SETTINGS["runtime"].flag, SETTINGS["lab_image"].flag
+        raise UsageError(
+            f"{wanted} {settings.runtime}: lab hosts of the recipe {settings.lab_image} do not have it",
+            hint=f'{recipe} with a recipe of your own that has it, and base = "{settings.lab_image}", or a machine that '
+            "has it: --host ssh://[USER@]MACHINE",
+        )
     flags = []
     for setting, text, origin in loaded.changed():
         if setting.name == "transport":
@@ -72,6 +80,11 @@ def open_lab(host: str, loaded: LoadedSettings, what: Sequence[str], workers: st
         lab.close()
         raise
     return lab, list(belongings.named(what, BASE)), flags
+
+
+def _may_have(settings: Settings) -> bool:
+    """Whether a lab host of what is shipped has the runtime under test: our own, or what the user brings."""
+    return "/" in settings.runtime or settings.shim is not None or load_profile(settings.runtime).own
 
 
 def usual_kernel() -> str:

@@ -103,7 +103,7 @@ def test_one_test_of_the_shipped_suites_from_anywhere(settings: Settings, tmp_pa
         (["run", "--host", "lob"], "'lob' is no host"),
         (["run", "--host", ","], "no host is named"),
         (["run", "--host", "lab", "test_missing.py"], "unknown ring or path 'test_missing.py'"),
-        (["run", "--host", "lab", "--runtime", "runc"], "--runtime is not for runs in a lab host"),
+        (["run", "--host", "lab", "--runtime", "runc"], "--runtime runc: lab hosts of the recipe lab do not have it"),
         (["run", "--host", "lab", "--transport", "virtio-serial"], "a lab host is there for vhost-vsock"),
         (["run", "--host", "lab:6.99"], "unknown kernel of a lab host '6.99'"),
         (["frobnicate"], "No such command"),
