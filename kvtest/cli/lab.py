@@ -57,8 +57,8 @@ def open_lab(host: str, loaded: LoadedSettings, what: Sequence[str], workers: st
         wanted, recipe = SETTINGS["runtime"].flag, SETTINGS["lab_image"].flag
         raise UsageError(
             f"{wanted} {settings.runtime}: lab hosts of the recipe {settings.lab_image} do not have it",
-            hint=f'{recipe} with a recipe of your own that has it, and base = "{settings.lab_image}", or a machine that '
-            "has it: --host ssh://[USER@]MACHINE",
+            hint=f'{recipe} with a recipe of your own that has it, and base = "{settings.lab_image}", or a machine '
+            "that has it: --host ssh://[USER@]MACHINE",
         )
     flags = []
     for setting, text, origin in loaded.changed():

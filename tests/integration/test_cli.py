@@ -239,7 +239,7 @@ def test_doctor(settings: Settings, tmp_path: Path) -> None:
     assert {"templates", "host kernel", "vhost_vsock", "free memory", "cgroups", "leftovers"} <= set(found)
     result = kvtest(settings, "doctor", "--qemu", "no-such-qemu", cwd=tmp_path, code=2)
     assert re.search(
-        r"^QEMU +missing +transport, agent +QEMU \(no-such-qemu\) was not found", result.stdout, re.MULTILINE
+        r"^QEMU +missing +transport, agent, runtime +QEMU \(no-such-qemu\) was not found", result.stdout, re.MULTILINE
     )
     assert "-> apt-get install qemu-system-x86" in result.stdout
     assert "kvtest run does not work here" in result.stdout
