@@ -34,8 +34,8 @@ class Rounds:
             number: The number of the run, from 0.
             ran: Its results.
         """
-        survivors = [test.id for test in ran.tests if evidence(test).answer is not Answer.BROKEN]
-        assert survivors == []
+        survivors = [f"{one.id}: {one.outcome}" for one in ran.tests if evidence(one).answer is not Answer.BROKEN]
+        assert not survivors, "tests that did not notice what was broken:\n" + "\n".join(survivors)
         for test in ran.tests:
             fault = fault_of(test.id, number)
             assert fault is not None
