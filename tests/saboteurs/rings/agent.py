@@ -23,7 +23,7 @@ from tests.saboteurs.plugin import fault_of
 from tests.saboteurs.registry import Break, Fault, Saboteur, register
 from tests.suites import suite_tests
 
-OPTIONS = ("--agent", str(Path(agent_in_guest.__file__)), "--request-timeout", "8")
+OPTIONS = ("--agent", str(Path(agent_in_guest.__file__)), "--request-timeout", "12")
 SOCKET = "/run/kvtest/saboteur"
 BOUND = 5.0  # in place of the requirements' own: what never comes need not be awaited for long
 
