@@ -51,10 +51,12 @@ def run_on_each(hosts: Sequence[str], loaded: LoadedSettings, what: list[str], o
     hosts = list(dict.fromkeys(one.strip() for host in hosts for one in host.split(",") if one.strip()))
     if not hosts:
         raise UsageError("no host is named", hint=KINDS)
-    for host in hosts:  # all of them before the first takes minutes
-        _check(host, loaded.settings)
+    for host in hosts:
+        _check(host)
     if len(hosts) == 1:
         return _run_on(hosts[0], loaded, what, options, workers).status
+    for host in hosts:  # all of them before the first takes minutes
+        _check_address(host, loaded.settings)
     directories = _directories(hosts, loaded.settings.results / HOSTS)
     statuses: list[int] = []
     not_run = dict.fromkeys(hosts, "the run was stopped before")
@@ -116,14 +118,17 @@ def _report_all(directories: Mapping[str, Path], target: Path, not_run: Mapping[
         typer.echo(text)
 
 
-def _check(host: str, settings: Settings) -> None:
+def _check(host: str) -> None:
     scheme = host.partition(":")[0]
     if scheme not in (lab.SCHEME, ssh_address.SCHEME):
         raise UsageError(f"{host!r} is no host", hint=KINDS)
     kernel = lab.kernel_of(host) if scheme == lab.SCHEME else None
     if kernel is not None and not kernel.startswith("path:") and kernel not in load_kernels():
         raise UnknownNameError("kernel of a lab host", kernel, load_kernels())
-    if scheme == ssh_address.SCHEME:
+
+
+def _check_address(host: str, settings: Settings) -> None:
+    if host.partition(":")[0] == ssh_address.SCHEME:
         from kvtest.host import private_keys  # paramiko takes a tenth of a second, and most runs are here
 
         private_keys.check(ssh_address.SSHAddress.of(host, settings.ssh_key, settings.ssh_known_hosts))

@@ -113,6 +113,7 @@ def _asked(mirror: str, release: str, within: float) -> _Answer:
     import urllib.request
 
     for index in _INDICES:
+        # The rule is about URLs of any kind, and url_of lets none through but those of _TRIED.
         request = urllib.request.Request(f"{mirror}/dists/{release}/{index}", headers={"User-Agent": "kvtest"})  # noqa: S310
         try:
             # One of our own, which looks at http_proxy now: what apt would open, and how.

@@ -33,6 +33,7 @@ from kvtest.settings import Settings
 from kvtest.transport import Transport
 from kvtest.vm.template_cache import template_name
 from kvtest.vsock import KernelVsock, reservation
+from tests.integration.test_foreign_agent import OURS, program
 
 CHOSEN = ("suites/transport/test_vsock_directions.py", "suites/transport/test_vsock_clients.py")
 ITEMS = 15
@@ -66,15 +67,7 @@ def test_another_distribution_has_another_qemu_and_python(settings: Settings, tm
     assert {test.properties["qemu"].partition(".")[0] for test in tests if test.outcome is Outcome.PASSED} == {"10"}
 
 
-AGENT_OF_ONES_OWN = """#!/usr/bin/python3 -ISu
-import sys
-sys.path.append("/usr/lib/python3/dist-packages")
-from kvtest.guest.agent import service
-service.VERSION = "4.0.7"
-from kvtest.guest.agent.main import main
-main()
-"""
-ITS_TEST = """
+TEST_OF_THE_AGENT = """
 import pytest
 
 @pytest.mark.guest(image="agent", vsock=True)
@@ -85,11 +78,9 @@ def test_it_is_that_one(agent):
 
 @pytest.mark.thorough
 def test_an_agent_of_ones_own_runs_there(settings: Settings, tmp_path: Path) -> None:
-    (tmp_path / "test_own.py").write_text(ITS_TEST)
-    program = tmp_path / "agent"
-    program.write_text(AGENT_OF_ONES_OWN)
-    program.chmod(0o755)
-    command = [sys.executable, "-m", "kvtest", "run", "test_own.py", "--host", "lab", f"--agent={program}"]
+    (tmp_path / "test_own.py").write_text(TEST_OF_THE_AGENT)
+    agent = program(tmp_path / "agent", OURS)
+    command = [sys.executable, "-m", "kvtest", "run", "test_own.py", "--host", "lab", f"--agent={agent}"]
     completed = subprocess.run(
         [*command, f"--cache={settings.cache}"], capture_output=True, text=True, check=False, cwd=tmp_path
     )

@@ -6,6 +6,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -83,14 +84,14 @@ Run = Callable[..., int]
 def run(loaded: LoadedSettings, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run on hosts, each of which is what is given with its name: the arguments of :class:`Other`, or an error."""
 
-    def on(**others: tuple[object, ...] | KvtestError) -> int:
+    def on(**others: tuple[Any, ...] | KvtestError) -> int:
         def opened(host: str, mine: LoadedSettings, *_given: object) -> tuple[Host, list[str], list[str]]:
             given = others[host.removeprefix("ssh://")]
             if isinstance(given, KvtestError):
                 raise given
             outcomes, end, *rest = given
             fetching = next((one for one in rest if isinstance(one, KvtestError)), None)
-            return Other(mine.settings.results, outcomes, end, fetching, interrupted="interrupted" in rest), [], []  # type: ignore[arg-type]
+            return Other(mine.settings.results, outcomes, end, fetching, interrupted="interrupted" in rest), [], []
 
         monkeypatch.setattr(hosts, "open_remote", opened)
         return run_on_each([f"ssh://{name}" for name in others], loaded, [], [], "")
